@@ -1,0 +1,210 @@
+"""What a dataset, a policy or an environment declares about its cameras, state and actions.
+
+Numbers without a declared meaning are how a robot ends up moving the wrong way: nothing in an array
+says whether a gripper's +1 opens or closes, whether an action is a displacement or a target, or
+whether an image is upside down. So each party declares it once, here, and `compare` finds every
+disagreement before an hour is spent on it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
+
+
+class Declaration(BaseModel):
+    """A frozen record that refuses unknown keys; the base of every declaration."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CameraSpec(Declaration):
+    """One camera: its name, pixel size, channel order, orientation and how its pixels were made."""
+
+    name: str = Field(
+        min_length=1, description="Name of the camera, the key of its image in an Observation."
+    )
+    height: StrictInt = Field(gt=0, description="Rows of the image, in pixels.")
+    width: StrictInt = Field(gt=0, description="Columns of the image, in pixels.")
+    color_order: Literal["rgb", "bgr"] = Field("rgb", description="Order of the three channels.")
+    orientation: Literal["upright", "flipped_vertical", "rotated_180", "unknown"] = Field(
+        "upright", description="How the stored image relates to the scene as a person sees it."
+    )
+    source: str = Field(
+        "unknown",
+        description="What makes the pixels: a camera model, or a renderer and its profile.",
+    )
+
+
+class StateSpec(Declaration):
+    """The layout of the state vector: one name and one unit a column."""
+
+    names: tuple[str, ...] = Field(description="Name of each column, in order.")
+    units: tuple[str, ...] = Field(description="Unit of each column: m, rad, 1, ...")
+    frame: str = Field(
+        "unknown", description="Frame of the positions and rotations, e.g. 'world' or 'robot_base'."
+    )
+
+    @model_validator(mode="after")
+    def _one_unit_a_name(self) -> Self:
+        _require_same_length("state", names=self.names, units=self.units)
+        return self
+
+
+class GripperSpec(Declaration):
+    """Which action column drives a gripper, and which value opens and closes it."""
+
+    column: str = Field(description="Name of the action column.")
+    open_value: float = Field(description="The action value that opens the gripper fully.")
+    closed_value: float = Field(description="The action value that closes the gripper fully.")
+
+
+ActionReference = Literal["delta", "absolute", "velocity"]
+
+
+class ActionSpec(Declaration):
+    """The layout of the action vector: names, units, what each number is relative to, ranges."""
+
+    names: tuple[str, ...] = Field(description="Name of each column, in order.")
+    units: tuple[str, ...] = Field(description="Unit of each column; '1' for a normalized command.")
+    references: tuple[ActionReference, ...] = Field(
+        description="What each column is: delta (to the state when the action starts), absolute "
+        "(a target) or velocity."
+    )
+    low: tuple[float, ...] = Field(description="Smallest legal value of each column.")
+    high: tuple[float, ...] = Field(description="Largest legal value of each column.")
+    frame: str = Field(
+        "unknown", description="Frame of positions and rotations, e.g. 'world' or 'robot_base'."
+    )
+    rotation: Literal[
+        "none", "axis_angle", "euler_xyz", "quat_xyzw", "quat_wxyz", "rot6d_rows", "rot6d_columns"
+    ] = Field("none", description="Form of the rotation columns, 'none' when there are none.")
+    grippers: tuple[GripperSpec, ...] = Field(
+        (), description="The columns that drive grippers, with their signs."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _require_same_length(
+            "action",
+            names=self.names,
+            units=self.units,
+            references=self.references,
+            low=self.low,
+            high=self.high,
+        )
+        for gripper in self.grippers:
+            if gripper.column not in self.names:
+                raise ValueError(
+                    f"action.grippers: found column {gripper.column!r}; expected one of "
+                    f"{list(self.names)}. "
+                    "Name the action column that drives the gripper."
+                )
+        return self
+
+
+class Conventions(Declaration):
+    """Everything a dataset, a policy or an environment declares about its inputs and outputs."""
+
+    cameras: tuple[CameraSpec, ...] = Field(description="The cameras, in order.")
+    state: StateSpec = Field(description="Layout of the state vector.")
+    action: ActionSpec = Field(description="Layout of the action vector.")
+    control_hz: Annotated[float, Field(gt=0)] = Field(description="Control steps per second.")
+
+    @model_validator(mode="after")
+    def _unique_cameras(self) -> Self:
+        names = [camera.name for camera in self.cameras]
+        if len(set(names)) != len(names):
+            raise ValueError(
+                f"cameras: found the names {names}; expected each name once. "
+                "Rename the duplicate camera."
+            )
+        return self
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """Names of the cameras, in order."""
+        return tuple(camera.name for camera in self.cameras)
+
+    def camera(self, name: str) -> CameraSpec:
+        """The camera of that name; KeyError quoting the names there are."""
+        for camera in self.cameras:
+            if camera.name == name:
+                return camera
+        raise KeyError(f"camera {name!r}; declared cameras are {list(self.camera_names)}")
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One disagreement between two declarations: where, what each side says, and what to do."""
+
+    where: str
+    found: str
+    expected: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: found {self.found}; expected {self.expected}. {self.remedy}"
+
+
+def compare(
+    found: Conventions, expected: Conventions, *, found_name: str, expected_name: str
+) -> list[Mismatch]:
+    """Every disagreement between two declarations, empty when they agree.
+
+    Args:
+        found: the declaration under test, e.g. a dataset's.
+        expected: the declaration it must agree with, e.g. a policy's. Cameras that only `found` has
+            are allowed: a dataset may record more cameras than a policy looks at.
+        found_name: how messages call the first, e.g. "dataset demos/pick.hdf5".
+        expected_name: how messages call the second, e.g. "policy checkpoints/base".
+    """
+    return [
+        Mismatch(f"{found_name}, {where}", repr(a), f"{b!r} as {expected_name} declares", remedy)
+        for where, a, b, remedy in _differences(found, expected)
+        if a != b
+    ]
+
+
+def _differences(
+    found: Conventions, expected: Conventions
+) -> Iterator[tuple[str, object, object, str]]:
+    for camera in expected.cameras:
+        if camera.name not in found.camera_names:
+            yield (
+                f"camera {camera.name!r}",
+                list(found.camera_names),
+                f"a camera named {camera.name!r}",
+                "Rename a camera in the data's conventions or remove it from the policy's.",
+            )
+            continue
+        other = found.camera(camera.name)
+        remedy = "Correct the declaration if it is wrong; else re-record or convert the images."
+        for field in ("color_order", "orientation", "source"):
+            yield (
+                f"camera {camera.name!r} {field}",
+                getattr(other, field),
+                getattr(camera, field),
+                remedy,
+            )
+    for part in ("state", "action"):
+        ours, theirs = getattr(found, part), getattr(expected, part)
+        for field in type(ours).model_fields:
+            remedy = f"Convert the {part} columns, or correct the declaration if it is wrong."
+            yield f"{part} {field}", getattr(ours, field), getattr(theirs, field), remedy
+    yield (
+        "control_hz",
+        found.control_hz,
+        expected.control_hz,
+        "Resample the data, or correct control_hz if it is wrong.",
+    )
+
+
+def _require_same_length(part: str, **columns: tuple[object, ...]) -> None:
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(
+            f"{part}: found {lengths} entries; expected one entry a column in each. "
+            "List one value for every column."
+        )
