@@ -1,0 +1,50 @@
+"""What every settings block shares: frozen, unknown keys refused, strict integers, the word off."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt
+
+
+class Settings(BaseModel):
+    """Frozen settings that refuse unknown keys; the base of every settings block."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some values changed, validated like any other.
+
+        Pydantic's own takes unknown names and wrong types.
+
+        Args:
+            update: field name -> new value.
+            deep: accepted for pydantic's signature; settings are immutable, so a shallow copy is as
+                good.
+
+        Raises:
+            pydantic.ValidationError: an unknown name or a value the field refuses.
+        """
+        return type(self).model_validate({**dict(self), **(update or {})})
+
+
+def _refuse_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(
+            f"found {value!r}; expected a number. Write the number; true and false are not numbers "
+            "here."
+        )
+    return value
+
+
+Real = Annotated[float, BeforeValidator(_refuse_bool)]
+"""A finite number. The text '1e-4', a string in YAML 1.1, is taken as one; `true` is not."""
+
+PositiveInt = Annotated[StrictInt, Field(gt=0)]
+NonNegativeInt = Annotated[StrictInt, Field(ge=0)]
+
+
+def on_or_off(value: object) -> str:
+    """The tag of a block that a plain word may replace: 'off' for a word, 'on' for all else."""
+    return "off" if isinstance(value, str) else "on"

@@ -1,0 +1,1 @@
+"""Backbones: everything that turns images and an instruction into a Prefix."""

@@ -1,0 +1,145 @@
+"""The vision tower: any timm model cut after one feature level, its cells as tokens, optionally modulated by language."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from policy_ft.config.model import VisionConfig
+from policy_ft.models.torchvision_guard import ensure_torchvision_imports
+
+ensure_torchvision_imports()
+import timm  # noqa: E402  timm imports torchvision, which must have been mended by then
+
+
+class LanguageModulation(nn.Module):
+    """Scale and shift of one feature level's channels from a language vector (FiLM, Perez et al. 2017, eq. 1).
+
+    Starts as the identity, so that a pretrained tower is not disturbed.
+    """
+
+    def __init__(self, language_width: int, channels: int, channel_axis: int) -> None:
+        super().__init__()
+        self.channel_axis = channel_axis
+        self.dense = nn.Linear(language_width, 2 * channels)
+        nn.init.zeros_(self.dense.weight)
+        nn.init.zeros_(self.dense.bias)
+
+    def forward(self, features: Tensor, language: Tensor) -> Tensor:
+        """features * (1 + scale) + shift, one scale and shift a channel.
+
+        Args:
+            features: float[b, ...] with the channels on `channel_axis`.
+            language: float[b, w].
+        """
+        shape = [features.shape[0]] + [1] * (features.ndim - 1)
+        shape[self.channel_axis] = -1
+        scale, shift = self.dense(language).chunk(2, dim=-1)
+        return features * (1.0 + scale.reshape(shape)) + shift.reshape(shape)
+
+
+class VisionTower(nn.Module):
+    """Image tokens of a timm model.
+
+    Letters: b image, y x pixels, n token, c channel.
+
+    Args:
+        config: which model, which feature level, whether language modulates it.
+        image_size: (rows, columns) in pixels.
+        language_width: size of the language vector, used with `config.film`.
+
+    Raises:
+        ValueError: timm does not know the model or refuses the arguments.
+    """
+
+    def __init__(self, config: VisionConfig, image_size: tuple[int, int], language_width: int) -> None:
+        super().__init__()
+        levels = tuple(range(config.feature_level + 1))
+        self.body = _create_tower(config, levels)
+        self.num_tokens, self.width = _measure(self.body, image_size)
+        self.film = nn.ModuleList()
+        self._language: Tensor | None = None
+        if config.film:
+            self._modulate_levels(levels, image_size, language_width)
+
+    def forward(self, images: Tensor, language: Tensor | None = None) -> Tensor:
+        """float[b, n, c], one token a grid cell, row by row.
+
+        Args:
+            images: float[b, 3, y, x] in [-1, 1].
+            language: float[b, w], needed by a tower with FiLM.
+        """
+        self._language = language
+        try:
+            features = self.body(images.contiguous(memory_format=torch.channels_last))[-1]
+        finally:
+            self._language = None
+        return features.flatten(2).transpose(1, 2)
+
+    def _modulate_levels(
+        self, levels: tuple[int, ...], image_size: tuple[int, int], language_width: int
+    ) -> None:
+        """Hooks a LanguageModulation behind every level; timm has no other way into a tower of any kind."""
+        info = self.body.feature_info
+        stages = [_stage(self.body, info.module_name(level)) for level in levels]
+        axes = _channel_axes(self.body, stages, image_size, info.channels())
+        for stage, channels, axis in zip(stages, info.channels(), axes, strict=True):
+            film = LanguageModulation(language_width, channels, axis)
+            self.film.append(film)
+            stage.register_forward_hook(partial(self._modulate, film))
+
+    def _modulate(self, film: LanguageModulation, _module: nn.Module, _args: object, features: Tensor) -> Tensor:
+        if self._language is None:
+            raise ValueError(
+                "vision tower: found no language vector; expected one because film is on. Pass `language`."
+            )
+        return film(features, self._language)
+
+
+def _create_tower(config: VisionConfig, levels: tuple[int, ...]) -> nn.Module:
+    try:
+        return timm.create_model(
+            config.tower, pretrained=False, features_only=True, out_indices=levels, **config.tower_args
+        )
+    except (RuntimeError, TypeError, ValueError, AssertionError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f"model.vision: found tower {config.tower!r} with arguments {config.tower_args} and feature_level "
+            f"{config.feature_level}, which timm refuses ({type(error).__name__}: {error}); expected a timm model "
+            "with feature levels. `timm.list_models()` lists the names."
+        ) from error
+
+
+@torch.no_grad()
+def _measure(body: nn.Module, image_size: tuple[int, int]) -> tuple[int, int]:
+    """(tokens, channels) of the last level for one image, on whatever device the tower was built."""
+    parameter = next(body.parameters())
+    was_training = body.training
+    body.eval()
+    features = body(torch.zeros(1, 3, *image_size, device=parameter.device))[-1]
+    body.train(was_training)
+    return features.shape[2] * features.shape[3], features.shape[1]
+
+
+def _stage(body: nn.Module, name: str) -> nn.Module:
+    """The module behind a feature level; timm wraps a model (model.blocks.3) or cuts it up (stages.0 as stages_0)."""
+    modules = dict(body.named_modules())
+    return next(modules[n] for n in (name, name.replace(".", "_"), f"model.{name}") if n in modules)
+
+
+def _channel_axes(
+    body: nn.Module, stages: list[nn.Module], image_size: tuple[int, int], channels: list[int]
+) -> list[int]:
+    """1 for a stage that puts channels first (convolutional), -1 for one that puts them last (tokens)."""
+    shapes: dict[nn.Module, torch.Size] = {}
+
+    def note_shape(stage: nn.Module, _arguments: object, output: Tensor) -> None:
+        shapes[stage] = output.shape
+
+    handles = [stage.register_forward_hook(note_shape) for stage in stages]
+    _measure(body, image_size)
+    for handle in handles:
+        handle.remove()
+    return [
+        1 if len(shapes[stage]) == 4 and shapes[stage][1] == count else -1
+        for stage, count in zip(stages, channels, strict=True)
+    ]

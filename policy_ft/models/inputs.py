@@ -1,0 +1,50 @@
+"""ModelInput: what every model reads, already on the device and in the model's own scale."""
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """A batch of encoded observations.
+
+    Letters: b batch, k camera, y x rows and columns, l prompt token, s state column.
+
+    Attributes:
+        images: float[b, k, 3, y, x], RGB in [-1, 1].
+        image_mask: bool[b, k], True where the camera is present.
+        prompt_tokens: int64[b, l], right-padded.
+        prompt_mask: bool[b, l], True where the token is real.
+        state: float32[b, s], normalized and zero-padded.
+    """
+
+    images: Tensor
+    image_mask: Tensor
+    prompt_tokens: Tensor
+    prompt_mask: Tensor
+    state: Tensor
+
+    @property
+    def batch_size(self) -> int:
+        """b."""
+        return self.state.shape[0]
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch on another device."""
+        return type(self)(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+
+
+def trimmed_prompt_length(prompt_mask: Tensor, bucket: int = 8) -> int:
+    """The longest real prompt of a batch, rounded up to a multiple of `bucket`, at most the padded length.
+
+    Padding costs as much as real tokens; a few distinct lengths let compiled graphs be reused.
+
+    Args:
+        prompt_mask: bool[b, l] in host memory (reading a device tensor would stall the device).
+        bucket: the multiple, in tokens.
+    """
+    longest = int(prompt_mask.sum(dim=1).max()) if prompt_mask.numel() else 0
+    return min(-(-max(longest, 1) // bucket) * bucket, prompt_mask.shape[1])

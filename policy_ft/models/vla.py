@@ -1,0 +1,134 @@
+"""VLAModel: backbone and action expert together; the one model class that is trained, evaluated and served.
+
+Letters: b batch, k noise draw, h action step, a action column.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from policy_ft.models.expert import ActionExpert
+from policy_ft.models.flow import integrate, interpolate
+from policy_ft.models.inputs import ModelInput
+
+
+class VLAModel(nn.Module):
+    """A vision-language-action policy trained by flow matching.
+
+    Args:
+        backbone: ModelInput -> Prefix; has `dormant`.
+        expert: (Prefix, state, noisy actions, time) -> velocity.
+        action_horizon: h.
+        action_dim: a.
+    """
+
+    def __init__(
+        self, *, backbone: nn.Module, expert: ActionExpert, action_horizon: int, action_dim: int
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.expert = expert
+        self.action_shape = (action_horizon, action_dim)
+
+    def forward(
+        self,
+        inputs: ModelInput,
+        actions: Tensor,
+        noise: Tensor | None = None,
+        time: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Unreduced losses; the only entry of training, because distributed wrappers hook forward and nothing else.
+
+        Args:
+            inputs: b observations.
+            actions: float32[b, h, a], normalized.
+            noise: float32[b, h, a], or [b, k, h, a] for k draws that share the prefix; drawn from torch's generator when
+                not given, which is for experiments only: training passes noise that depends on the sample's identity.
+            time: float32[b] or [b, k]; 1 = noise, 0 = actions. Not given: drawn uniformly.
+
+        Returns:
+            {"flow": squared error of the velocity, float32 of noise's shape}.
+        """
+        noise = torch.randn_like(actions) if noise is None else noise
+        time = torch.rand(noise.shape[: noise.ndim - 2], device=actions.device) if time is None else time
+        draws = noise if noise.ndim == 4 else noise[:, None]
+        times = time if time.ndim == 2 else time[:, None]
+        prefix = self.backbone(inputs)
+        noisy = interpolate(actions[:, None], draws, times)
+        velocity = self.expert(prefix, inputs.state, noisy, times)
+        error = (velocity - (draws - actions[:, None])).square()
+        return {"flow": error if noise.ndim == 4 else error[:, 0]}
+
+    @torch.no_grad()
+    def sample_actions(
+        self, inputs: ModelInput, noise: Tensor | None = None, num_steps: int = 10
+    ) -> Tensor:
+        """float32[b, h, a], normalized action chunks.
+
+        Args:
+            inputs: b observations.
+            noise: float32[b, h, a], the start of the flow; drawn from torch's generator when not given.
+            num_steps: Euler steps.
+        """
+        if noise is None:
+            noise = torch.randn(inputs.batch_size, *self.action_shape, device=inputs.state.device)
+        prefix = self.backbone(inputs)
+
+        def velocity(x: Tensor, time: Tensor) -> Tensor:
+            return self.expert(prefix, inputs.state, x[:, None], time[:, None])[:, 0]
+
+        return integrate(velocity, noise, num_steps)
+
+    @property
+    def dormant(self) -> tuple[str, ...]:
+        """Names of parameters that the flow loss cannot reach: kept and saved, not optimised."""
+        return tuple(f"backbone.{name}" for name in self.backbone.dormant)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of norms, biases, embeddings and positions: parameters that weight decay would only distort."""
+        embeddings = {
+            f"{name}.weight" for name, module in self.named_modules() if isinstance(module, nn.Embedding)
+        }
+        return embeddings | {
+            name
+            for name, parameter in self.named_parameters()
+            if parameter.ndim < 2 or name.endswith("image_positions")
+        }
+
+    def groups(self) -> dict[str, list[str]]:
+        """Leaf group -> parameter names: a partition of all parameters, in model order.
+
+        Leaves are vision.<part>, vision.film, projector, language.embed, language.layers.<i>, language.norm,
+        expert.layers.<i>, expert.norm, heads.state_in, heads.action_in, heads.time and heads.action_out.
+        """
+        groups: dict[str, list[str]] = {}
+        for name, _ in self.named_parameters():
+            groups.setdefault(_leaf(name), []).append(name)
+        return groups
+
+
+_LEAVES = {
+    "backbone.projector": "projector",
+    "backbone.image_positions": "projector",
+    "backbone.language.embed_tokens": "language.embed",
+    "backbone.language.norm": "language.norm",
+    "backbone.vision.film": "vision.film",
+    "expert.norm": "expert.norm",
+    "expert.state_proj": "heads.state_in",
+    "expert.action_in_proj": "heads.action_in",
+    "expert.time_mlp_in": "heads.time",
+    "expert.time_mlp_out": "heads.time",
+    "expert.action_out_proj": "heads.action_out",
+}
+
+
+def _leaf(parameter: str) -> str:
+    """The leaf group of a parameter name: 'backbone.language.layers.3.mlp.up_proj.weight' -> 'language.layers.3'."""
+    for start, leaf in _LEAVES.items():
+        if parameter == start or parameter.startswith(f"{start}."):
+            return leaf
+    parts = parameter.removeprefix("backbone.").split(".")
+    if parts[0] == "vision":
+        # a timm tower's own names: body.stem.conv.weight, body.stages_1.blocks.0...., body.blocks.3....
+        numbered = len(parts) > 3 and parts[3].isdigit()
+        return ".".join(["vision", *parts[2 : 4 if numbered else 3]])
+    return ".".join(parts[:3])
