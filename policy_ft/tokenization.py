@@ -19,7 +19,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """
     if vocab_size < 258:
         raise ValueError(
-            f"tokenizer vocab_size: found {vocab_size}; expected at least 258 (256 bytes, <pad>, <bos>). Raise it."
+            f"tokenizer vocab_size: found {vocab_size}; expected at least 258 (256 bytes, <pad>, "
+            f"<bos>). Raise it."
         )
     tokenizer = Tokenizer(models.BPE())
     # the added space lets a word be the same token at the start of a sentence and inside it

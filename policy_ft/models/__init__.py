@@ -1,1 +1,1 @@
-"""Models: backbones, action expert and flow matching. No input or output, no configuration files, no training code."""
+"""Backbones, action expert and flow matching: no files, no settings files, no training code."""

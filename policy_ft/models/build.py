@@ -11,7 +11,9 @@ from policy_ft.models.vla import VLAModel
 
 
 def build_model(config: ModelConfig, *, seed: int = 0) -> VLAModel:
-    """A VLAModel with random weights that depend on `seed` alone; under torch.device("meta"), with shapes alone.
+    """A VLAModel with random weights that depend on `seed` alone.
+
+    Under torch.device("meta") it has shapes and no memory.
 
     Args:
         config: the architecture.

@@ -1,13 +1,15 @@
 """The action expert: a narrow transformer over state and noisy actions that reads a Prefix.
 
-Letters: b batch, k noise draw, h action step, a action column, m suffix token, n prefix token, w expert width.
+Letters: b batch, k noise draw, h action step, a action column, m suffix token, n prefix token, w
+expert width.
 """
 
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor, nn
+from torch.nn import functional
 
 from policy_ft.config.model import DecoderConfig, ExpertConfig, ModelConfig
 from policy_ft.models.attention import attend, rotary_table, rotate, split_heads
@@ -19,7 +21,7 @@ Table = tuple[Tensor, Tensor]
 
 
 class SuffixLayout(NamedTuple):
-    """What every expert block needs besides its input: where suffix tokens sit and what they see."""
+    """Where suffix tokens sit and what they see: what every block needs besides its input."""
 
     mask: Tensor
     """bool[b, 1, m, n + m]."""
@@ -39,7 +41,9 @@ class ExpertAttention(nn.Module):
         self.v_proj = nn.Linear(width, kv_width, bias=False)
         self.o_proj = nn.Linear(backbone.num_heads * backbone.head_dim, width, bias=False)
 
-    def forward(self, x: Tensor, prefix_key: Tensor, prefix_value: Tensor, layout: SuffixLayout) -> Tensor:
+    def forward(
+        self, x: Tensor, prefix_key: Tensor, prefix_value: Tensor, layout: SuffixLayout
+    ) -> Tensor:
         """float[b, m, w] -> float[b, m, w]."""
         query = rotate(split_heads(self.q_proj(x), self.head_dim), layout.table)
         key = rotate(split_heads(self.k_proj(x), self.head_dim), layout.table)
@@ -56,12 +60,19 @@ class ExpertBlock(nn.Module):
         super().__init__()
         self.input_layernorm = AdaptiveRMSNorm(config.width, config.width, backbone.norm_eps)
         self.self_attn = ExpertAttention(config.width, backbone)
-        self.post_attention_layernorm = AdaptiveRMSNorm(config.width, config.width, backbone.norm_eps)
+        self.post_attention_layernorm = AdaptiveRMSNorm(
+            config.width, config.width, backbone.norm_eps
+        )
         activation = "gelu_tanh" if backbone.family == "gemma" else "silu"
         self.mlp = GatedMLP(config.width, config.mlp_width, activation)
 
     def forward(
-        self, x: Tensor, condition: Tensor, prefix_key: Tensor, prefix_value: Tensor, layout: SuffixLayout
+        self,
+        x: Tensor,
+        condition: Tensor,
+        prefix_key: Tensor,
+        prefix_value: Tensor,
+        layout: SuffixLayout,
     ) -> Tensor:
         """float[b, m, w] -> float[b, m, w]."""
         normalized, gate = self.input_layernorm(x, condition)
@@ -73,9 +84,10 @@ class ExpertBlock(nn.Module):
 class ActionExpert(nn.Module):
     """Velocity of noisy action chunks, given what the policy saw.
 
-    The suffix is one state token and h action tokens a noise draw. All see the prefix; the state token sees itself;
-    action tokens see their own draw's state and actions (the block rule of pi0, one block each for prefix, state and
-    actions). Several draws lie side by side in one sequence and do not see each other, so the prefix is never copied.
+    The suffix is one state token and h action tokens a noise draw. All see the prefix; the state
+    token sees itself; action tokens see their own draw's state and actions (the block rule of pi0,
+    one block each for prefix, state and actions). Several draws lie side by side in one sequence
+    and do not see each other, so the prefix is never copied.
     """
 
     def __init__(self, config: ExpertConfig, backbone: DecoderConfig, model: ModelConfig) -> None:
@@ -105,26 +117,29 @@ class ActionExpert(nn.Module):
         """
         draws, horizon = noisy_actions.shape[1:3]
         condition = self.time_mlp_in(time_embedding(time, self.width))
-        condition = F.silu(self.time_mlp_out(F.silu(condition)))
-        condition = condition.repeat_interleave(1 + horizon, dim=1)
+        condition = functional.silu(self.time_mlp_out(functional.silu(condition)))
+        condition = repeat(condition, "b k w -> b (k m) w", m=1 + horizon)
         x = self._tokens(state, noisy_actions)
         layout = self._layout(prefix, draws, horizon)
         for layer, key, value in zip(self.layers, prefix.keys, prefix.values, strict=True):
             x = layer(x, condition, key, value, layout)
         x, _ = self.norm(x, condition)
-        x = x.unflatten(1, (draws, 1 + horizon))[:, :, 1:]
+        x = rearrange(x, "b (k m) w -> b k m w", k=draws)[:, :, 1:]
         with torch.autocast(x.device.type, enabled=False):
             return self.action_out_proj(x.float())
 
     def _tokens(self, state: Tensor, noisy_actions: Tensor) -> Tensor:
         """float[b, k * (1 + h), w]: [state, action, action, ...] of each draw in turn."""
         actions = self.action_in_proj(noisy_actions)
-        states = self.state_proj(state)[:, None, None].expand(-1, actions.shape[1], 1, -1)
-        return torch.cat((states, actions), dim=2).flatten(1, 2)
+        states = repeat(self.state_proj(state), "b w -> b k 1 w", k=actions.shape[1])
+        return rearrange(torch.cat((states, actions), dim=2), "b k m w -> b (k m) w")
 
     def _layout(self, prefix: Prefix, draws: int, horizon: int) -> SuffixLayout:
-        """Worked example, two draws of two actions: the suffix is [s A A s A A], positions [0 1 2 0 1 2] behind the
-        prefix, and the first s sees itself, the first A s and both A, nobody anything of the other draw.
+        """Positions and mask of the suffix.
+
+        Worked example, two draws of two actions: the suffix is [s A A s A A] at positions
+        [0 1 2 0 1 2] behind the prefix. The first s sees itself, each A of its draw sees that s and
+        both A, and nobody sees anything of the other draw.
         """
         device, per_draw = prefix.mask.device, 1 + horizon
         step = torch.arange(draws * per_draw, device=device)

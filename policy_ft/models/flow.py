@@ -1,8 +1,9 @@
 """Flow matching between noise (time 1) and actions (time 0), as pi0 defines it.
 
-x_t = t * noise + (1 - t) * actions, and the model learns the velocity noise - actions (Lipman et al. 2023; Black et al.
-2024, whose text lets time run the other way: this is the direction of the released code and weights). Said once, here:
-time 1 is noise, time 0 is data.
+x_t = t * noise + (1 - t) * actions, and the model learns the velocity noise - actions (Lipman et
+al. 2023; Black et al.
+2024, whose text lets time run the other way: this is the direction of the released code and
+weights). Said once, here: time 1 is noise, time 0 is data.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,8 @@ BETA_A, BETA_SCALE, BETA_OFFSET = 1.5, 0.999, 0.001
 def time_from_uniform(uniform: Tensor) -> Tensor:
     """Beta(1.5, 1) * 0.999 + 0.001 from U(0, 1) of the same shape: more weight on noisy times.
 
-    Beta(a, 1) has the distribution function t^a, so its inverse is u^(1 / a). Source: openpi, models/pi0.py.
+    Beta(a, 1) has the distribution function t^a, so its inverse is u^(1 / a). Source: openpi,
+    models/pi0.py.
     """
     return uniform ** (1.0 / BETA_A) * BETA_SCALE + BETA_OFFSET
 
@@ -44,7 +46,9 @@ def integrate(
     return x
 
 
-def time_embedding(time: Tensor, width: int, min_period: float = 4e-3, max_period: float = 4.0) -> Tensor:
+def time_embedding(
+    time: Tensor, width: int, min_period: float = 4e-3, max_period: float = 4.0
+) -> Tensor:
     """Sines and cosines of time at geometrically spaced periods: float32[..., width], sines first.
 
     Computed in float64, as openpi's PyTorch code does: the shortest period is 1/250 of the range.

@@ -29,16 +29,18 @@ class ModelInput:
 
     @property
     def batch_size(self) -> int:
-        """b."""
+        """Number of observations, b."""
         return self.state.shape[0]
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""
-        return type(self)(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+        return type(self)(
+            **{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
+        )
 
 
 def trimmed_prompt_length(prompt_mask: Tensor, bucket: int = 8) -> int:
-    """The longest real prompt of a batch, rounded up to a multiple of `bucket`, at most the padded length.
+    """Length of the longest real prompt of a batch, rounded up to a multiple of `bucket`.
 
     Padding costs as much as real tokens; a few distinct lengths let compiled graphs be reused.
 

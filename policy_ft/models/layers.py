@@ -1,8 +1,8 @@
 """Norms and MLPs shared by decoders and experts."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class RMSNorm(nn.Module):
@@ -23,14 +23,15 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """float[..., d] -> the same shape and dtype."""
         scale = self.weight.float() + 1.0 if self.unit_offset else self.weight.float()
-        return F.rms_norm(x.float(), x.shape[-1:], scale, self.eps).to(x.dtype)
+        return functional.rms_norm(x.float(), x.shape[-1:], scale, self.eps).to(x.dtype)
 
 
 class AdaptiveRMSNorm(nn.Module):
-    """RMSNorm whose scale, shift and residual gate are linear in a condition (adaRMS of pi0.5, after DiT's adaLN).
+    """RMSNorm with scale, shift and residual gate from a condition (adaRMS of pi0.5).
 
-    y = x / rms(x) * (1 + scale) + shift; the gate multiplies what the block adds to the residual stream. The linear map
-    starts at zero for scale and shift and at one for the gate, so a new expert begins as a plain pre-norm transformer.
+    y = x / rms(x) * (1 + scale) + shift; the gate multiplies what the block adds to the residual
+    stream. The linear map starts at zero for scale and shift and at one for the gate, so a new
+    expert begins as a plain pre-norm transformer.
     """
 
     def __init__(self, width: int, condition_width: int, eps: float) -> None:
@@ -52,7 +53,7 @@ class AdaptiveRMSNorm(nn.Module):
             Two float[b, m, d].
         """
         scale, shift, gate = self.dense(condition).chunk(3, dim=-1)
-        normalized = F.rms_norm(x.float(), x.shape[-1:], None, self.eps)
+        normalized = functional.rms_norm(x.float(), x.shape[-1:], None, self.eps)
         return (normalized * (1.0 + scale.float()) + shift.float()).to(x.dtype), gate
 
 
@@ -75,5 +76,9 @@ class GatedMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """float[..., d] -> the same shape."""
         gate = self.gate_proj(x)
-        gate = F.silu(gate) if self.activation == "silu" else F.gelu(gate, approximate="tanh")
+        gate = (
+            functional.silu(gate)
+            if self.activation == "silu"
+            else functional.gelu(gate, approximate="tanh")
+        )
         return self.down_proj(gate * self.up_proj(x))

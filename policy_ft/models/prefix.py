@@ -8,10 +8,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Prefix:
-    """The keys and values of everything the policy saw, computed once and read by every expert block.
+    """The keys and values of everything the policy saw, read by every expert block.
 
-    The prefix never attends to noisy actions, so training with several noise draws, every step of the sampling loop and
-    every candidate chunk share one Prefix.
+    The prefix never attends to noisy actions, so training with several noise draws, every step of
+    the sampling loop and every candidate chunk share one Prefix.
 
     Letters: b batch, g key-value head, n prefix token, d head size.
 
@@ -28,7 +28,7 @@ class Prefix:
     length: Tensor
 
     def detached(self) -> Self:
-        """The same prefix without gradients: what the expert learns then stays out of the backbone."""
+        """The same prefix without gradients: what the expert learns stays out of the backbone."""
         return type(self)(
             keys=tuple(key.detach() for key in self.keys),
             values=tuple(value.detach() for value in self.values),

@@ -1,4 +1,4 @@
-"""VLAModel: backbone and action expert together; the one model class that is trained, evaluated and served.
+"""VLAModel, backbone and action expert together: the one class trained, evaluated and served.
 
 Letters: b batch, k noise draw, h action step, a action column.
 """
@@ -6,6 +6,7 @@ Letters: b batch, k noise draw, h action step, a action column.
 import torch
 from torch import Tensor, nn
 
+from policy_ft.models.backbones.composed import ComposedBackbone
 from policy_ft.models.expert import ActionExpert
 from policy_ft.models.flow import integrate, interpolate
 from policy_ft.models.inputs import ModelInput
@@ -22,7 +23,12 @@ class VLAModel(nn.Module):
     """
 
     def __init__(
-        self, *, backbone: nn.Module, expert: ActionExpert, action_horizon: int, action_dim: int
+        self,
+        *,
+        backbone: ComposedBackbone,
+        expert: ActionExpert,
+        action_horizon: int,
+        action_dim: int,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -36,20 +42,26 @@ class VLAModel(nn.Module):
         noise: Tensor | None = None,
         time: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Unreduced losses; the only entry of training, because distributed wrappers hook forward and nothing else.
+        """Unreduced losses: the only entry of training, as distributed wrappers hook only forward.
 
         Args:
             inputs: b observations.
             actions: float32[b, h, a], normalized.
-            noise: float32[b, h, a], or [b, k, h, a] for k draws that share the prefix; drawn from torch's generator when
-                not given, which is for experiments only: training passes noise that depends on the sample's identity.
+            noise: float32[b, h, a], or [b, k, h, a] for k draws that share the prefix; drawn from
+                torch's generator when
+                not given, which is for experiments only: training passes noise that depends on the
+                    sample's identity.
             time: float32[b] or [b, k]; 1 = noise, 0 = actions. Not given: drawn uniformly.
 
         Returns:
             {"flow": squared error of the velocity, float32 of noise's shape}.
         """
         noise = torch.randn_like(actions) if noise is None else noise
-        time = torch.rand(noise.shape[: noise.ndim - 2], device=actions.device) if time is None else time
+        time = (
+            torch.rand(noise.shape[: noise.ndim - 2], device=actions.device)
+            if time is None
+            else time
+        )
         draws = noise if noise.ndim == 4 else noise[:, None]
         times = time if time.ndim == 2 else time[:, None]
         prefix = self.backbone(inputs)
@@ -66,7 +78,8 @@ class VLAModel(nn.Module):
 
         Args:
             inputs: b observations.
-            noise: float32[b, h, a], the start of the flow; drawn from torch's generator when not given.
+            noise: float32[b, h, a], the start of the flow; drawn from torch's generator when not
+                given.
             num_steps: Euler steps.
         """
         if noise is None:
@@ -84,9 +97,11 @@ class VLAModel(nn.Module):
         return tuple(f"backbone.{name}" for name in self.backbone.dormant)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of norms, biases, embeddings and positions: parameters that weight decay would only distort."""
+        """Names of norms, biases, embeddings and positions, which weight decay would distort."""
         embeddings = {
-            f"{name}.weight" for name, module in self.named_modules() if isinstance(module, nn.Embedding)
+            f"{name}.weight"
+            for name, module in self.named_modules()
+            if isinstance(module, nn.Embedding)
         }
         return embeddings | {
             name
@@ -97,8 +112,9 @@ class VLAModel(nn.Module):
     def groups(self) -> dict[str, list[str]]:
         """Leaf group -> parameter names: a partition of all parameters, in model order.
 
-        Leaves are vision.<part>, vision.film, projector, language.embed, language.layers.<i>, language.norm,
-        expert.layers.<i>, expert.norm, heads.state_in, heads.action_in, heads.time and heads.action_out.
+        Leaves are vision.<part>, vision.film, projector, language.embed, language.layers.<i>,
+        language.norm, expert.layers.<i>, expert.norm, heads.state_in, heads.action_in, heads.time
+        and heads.action_out.
         """
         groups: dict[str, list[str]] = {}
         for name, _ in self.named_parameters():
@@ -122,13 +138,18 @@ _LEAVES = {
 
 
 def _leaf(parameter: str) -> str:
-    """The leaf group of a parameter name: 'backbone.language.layers.3.mlp.up_proj.weight' -> 'language.layers.3'."""
+    """The leaf group of a parameter.
+
+    'backbone.language.layers.3.mlp.up_proj.weight' belongs to
+    'language.layers.3'.
+    """
     for start, leaf in _LEAVES.items():
         if parameter == start or parameter.startswith(f"{start}."):
             return leaf
     parts = parameter.removeprefix("backbone.").split(".")
     if parts[0] == "vision":
-        # a timm tower's own names: body.stem.conv.weight, body.stages_1.blocks.0...., body.blocks.3....
+        # a timm tower's own names: body.stem.conv.weight, body.stages_1.blocks.0....,
+        # body.blocks.3....
         numbered = len(parts) > 3 and parts[3].isdigit()
         return ".".join(["vision", *parts[2 : 4 if numbered else 3]])
     return ".".join(parts[:3])

@@ -38,7 +38,9 @@ TINY = {
 
 
 def randomize(module: nn.Module) -> None:
-    """Random values everywhere: norm scales and biases at their initial one or zero would hide mistakes."""
+    """Random values everywhere: norm scales and biases at their initial one or zero would hide
+    mistakes.
+    """
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)

@@ -11,7 +11,12 @@ from policy_ft.models.flow import integrate, interpolate, time_embedding, time_f
 from policy_ft.models.inputs import ModelInput, trimmed_prompt_length
 from policy_ft.models.vla import VLAModel
 
-TOWER = {"norm_layer": "groupnorm1", "channels": [32, 32, 32, 32], "stem_chs": 32, "layers": [1, 1, 1, 1]}
+TOWER = {
+    "norm_layer": "groupnorm1",
+    "channels": [32, 32, 32, 32],
+    "stem_chs": 32,
+    "layers": [1, 1, 1, 1],
+}
 
 
 def tiny_config(*, film: bool = True, family: str = "llama", **vision: object) -> ModelConfig:
@@ -26,7 +31,14 @@ def tiny_config(*, film: bool = True, family: str = "llama", **vision: object) -
         action_horizon=5,
         vision=VisionConfig(film=film, **tower),
         language=DecoderConfig(
-            family=family, vocab_size=300, width=32, depth=3, mlp_width=48, num_heads=4, num_kv_heads=2, head_dim=8
+            family=family,
+            vocab_size=300,
+            width=32,
+            depth=3,
+            mlp_width=48,
+            num_heads=4,
+            num_kv_heads=2,
+            head_dim=8,
         ),
         expert=ExpertConfig(width=24, mlp_width=40),
     )
@@ -87,9 +99,13 @@ def test_padding_tokens_and_absent_cameras_change_nothing(model: VLAModel) -> No
         images=torch.stack((masked.images[:, 0], torch.rand_like(masked.images[:, 1])), dim=1),
         prompt_tokens=torch.where(masked.prompt_mask, masked.prompt_tokens, 299),
     )
-    torch.testing.assert_close(model(scrambled, actions, noise, time)["flow"], expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        model(scrambled, actions, noise, time)["flow"], expected, rtol=0, atol=1e-6
+    )
     dropped = replace(masked, images=masked.images[:, :1], image_mask=masked.image_mask[:, :1])
-    torch.testing.assert_close(model(dropped, actions, noise, time)["flow"], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        model(dropped, actions, noise, time)["flow"], expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_trimming_the_prompt_changes_nothing(model: VLAModel) -> None:
@@ -98,7 +114,9 @@ def test_trimming_the_prompt_changes_nothing(model: VLAModel) -> None:
     length = trimmed_prompt_length(inputs.prompt_mask, bucket=4)
     assert length == 4
     trimmed = replace(
-        inputs, prompt_tokens=inputs.prompt_tokens[:, :length], prompt_mask=inputs.prompt_mask[:, :length]
+        inputs,
+        prompt_tokens=inputs.prompt_tokens[:, :length],
+        prompt_mask=inputs.prompt_mask[:, :length],
     )
     torch.testing.assert_close(
         model(trimmed, actions, noise, time)["flow"],
@@ -158,7 +176,13 @@ def test_groups_partition_the_parameters(model: VLAModel) -> None:
         "heads.state_in", "heads.action_in", "heads.time", "heads.action_out",
     }  # fmt: skip
     assert expected <= set(groups)
-    assert {name.split(".")[0] for name in groups} == {"vision", "projector", "language", "expert", "heads"}
+    assert {name.split(".")[0] for name in groups} == {
+        "vision",
+        "projector",
+        "language",
+        "expert",
+        "heads",
+    }
 
 
 def test_weights_depend_on_the_seed_alone() -> None:
@@ -168,14 +192,18 @@ def test_weights_depend_on_the_seed_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
     torch.manual_seed(6)
     second = build_model(tiny_config(), seed=3)
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)
+    )
 
 
 def test_meta_device_gives_shapes_without_memory() -> None:
     with torch.device("meta"):
         ghost = build_model(tiny_config())
     real = build_model(tiny_config())
-    assert {n: p.shape for n, p in ghost.named_parameters()} == {n: p.shape for n, p in real.named_parameters()}
+    assert {n: p.shape for n, p in ghost.named_parameters()} == {
+        n: p.shape for n, p in real.named_parameters()
+    }
     assert all(parameter.is_meta for parameter in ghost.parameters())
 
 
@@ -198,7 +226,11 @@ def test_film_without_language_is_refused(model: VLAModel) -> None:
 @pytest.mark.parametrize(
     ("tower", "arguments", "level"),
     [
-        ("vit_tiny_patch16_224", {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}, 1),
+        (
+            "vit_tiny_patch16_224",
+            {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
+            1,
+        ),
         ("convnext_atto", {"depths": [1, 1, 1, 1], "dims": [16, 24, 24, 24]}, 1),
     ],
 )
@@ -222,13 +254,16 @@ def test_sampling_is_the_euler_integral_of_the_trained_velocity(model: VLAModel)
     with torch.no_grad():
         for step in range(10):
             time = torch.full((3, 1), 1.0 - step / 10)
-            # the model's loss at actions = 0 is (velocity - noise)^2, so the velocity is read from the expert itself
+            # the model's loss at actions = 0 is (velocity - noise)^2, so the velocity is read from
+            # the expert itself
             x = x - model.expert(model.backbone(inputs), inputs.state, x[:, None], time)[:, 0] / 10
-    torch.testing.assert_close(model.sample_actions(inputs, noise[:, 0], 10), x, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        model.sample_actions(inputs, noise[:, 0], 10), x, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_integration_of_a_straight_flow_is_exact() -> None:
-    noise, actions = torch.randn(2, 5, 4, dtype=torch.float64), torch.randn(2, 5, 4, dtype=torch.float64)
+    noise, actions = torch.randn(2, 2, 5, 4, dtype=torch.float64)
     found = integrate(lambda x, time: noise - actions, noise, 7)
     torch.testing.assert_close(found, actions, rtol=0, atol=1e-12)
 
@@ -236,7 +271,9 @@ def test_integration_of_a_straight_flow_is_exact() -> None:
 def test_interpolation_ends_in_noise_at_one_and_actions_at_zero() -> None:
     actions, noise = torch.randn(2, 1, 5, 4), torch.randn(2, 2, 5, 4)
     assert torch.equal(interpolate(actions, noise, torch.ones(2, 2)), noise)
-    assert torch.equal(interpolate(actions, noise, torch.zeros(2, 2)), actions.expand(-1, 2, -1, -1))
+    assert torch.equal(
+        interpolate(actions, noise, torch.zeros(2, 2)), actions.expand(-1, 2, -1, -1)
+    )
 
 
 def test_flow_time_follows_the_beta_distribution() -> None:
@@ -245,7 +282,8 @@ def test_flow_time_follows_the_beta_distribution() -> None:
     # the mean of Beta(1.5, 1) is 1.5 / 2.5 = 0.6 and its median 0.5 ** (2 / 3)
     assert time.mean().item() == pytest.approx(0.6 * 0.999 + 0.001, abs=1e-4)
     assert time.median().item() == pytest.approx(0.5 ** (2 / 3) * 0.999 + 0.001, abs=1e-4)
-    assert 0.001 < time.min() and time.max() <= 1.0
+    assert time.min() > 0.001
+    assert time.max() <= 1.0
 
 
 def test_time_embedding_worked_example() -> None:

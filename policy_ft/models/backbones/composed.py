@@ -1,6 +1,7 @@
 """A backbone composed of a timm vision tower, a projector and a language decoder."""
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from policy_ft.models.backbones.decoder import Decoder
@@ -25,7 +26,9 @@ class ComposedBackbone(nn.Module):
         width = language.config.width
         self.vision = vision
         self.projector = nn.Linear(vision.width, width)
-        self.image_positions = nn.Parameter(torch.randn(num_cameras, vision.num_tokens, width) * 0.02)
+        self.image_positions = nn.Parameter(
+            torch.randn(num_cameras, vision.num_tokens, width) * 0.02
+        )
         self.language = language
 
     @property
@@ -34,11 +37,11 @@ class ComposedBackbone(nn.Module):
         return tuple(f"language.{name}" for name in self.language.dormant)
 
     def forward(self, inputs: ModelInput) -> Prefix:
-        """The keys and values of every decoder block over [image tokens of each camera, prompt tokens]."""
+        """Keys and values of every decoder block over [tokens of each camera, prompt tokens]."""
         prompt = self.language.embed(inputs.prompt_tokens)
         image_tokens = self._image_tokens(inputs, _masked_mean(prompt, inputs.prompt_mask))
         x = torch.cat((image_tokens, prompt.to(image_tokens.dtype)), dim=1)
-        camera_mask = inputs.image_mask.repeat_interleave(self.vision.num_tokens, dim=1)
+        camera_mask = repeat(inputs.image_mask, "b k -> b (k n)", n=self.vision.num_tokens)
         mask = torch.cat((camera_mask, inputs.prompt_mask), dim=1)
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
         keys, values = self.language.keys_values(x, mask[:, None, None, :], positions)
@@ -48,10 +51,12 @@ class ComposedBackbone(nn.Module):
         """float[b, k * n, w] of all camera slots."""
         num_cameras = inputs.images.shape[1]
         features = self.vision(
-            inputs.images.flatten(0, 1), language.repeat_interleave(num_cameras, dim=0)
+            rearrange(inputs.images, "b k c y x -> (b k) c y x"),
+            repeat(language, "b w -> (b k) w", k=num_cameras),
         )
-        tokens = self.projector(features).unflatten(0, (-1, num_cameras))
-        return (tokens + self.image_positions[:num_cameras]).flatten(1, 2)
+        tokens = rearrange(self.projector(features), "(b k) n w -> b k n w", k=num_cameras)
+        positioned = tokens + self.image_positions[:num_cameras]
+        return rearrange(positioned, "b k n w -> b (k n) w")
 
 
 def _masked_mean(x: Tensor, mask: Tensor) -> Tensor:

@@ -1,13 +1,15 @@
-"""The language decoder: blocks of the Llama, Qwen2, Qwen3 and Gemma families that return their keys and values.
+"""The language decoder: Llama, Qwen2, Qwen3 and Gemma blocks that return keys and values.
 
-Ours rather than transformers' because every block must hand out its keys and values with their gradients (transformers'
-activation checkpointing drops the cache in training), attend in both directions over the prefix, and spend nothing on the
-last block's output, which no expert reads. Parameters carry transformers' names, so published weights load one to one.
+Ours rather than transformers' because every block must hand out its keys and values with their
+gradients (transformers' activation checkpointing drops the cache in training), attend in both
+directions over the prefix, and spend nothing on the last block's output, which no expert reads.
+Parameters carry transformers' names, so published weights load one to one.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from policy_ft.config.model import DecoderConfig
@@ -104,7 +106,7 @@ class Decoder(nn.Module):
 
     @property
     def dormant(self) -> tuple[str, ...]:
-        """Names of parameters that no key or value depends on: the last block's output and the final norm."""
+        """Parameters that no key or value depends on: the last block's output, the final norm."""
         last = f"layers.{self.config.depth - 1}."
         dead = ("self_attn.q_", "self_attn.o_", "mlp.", "post_attention_layernorm.")
         return tuple(
@@ -137,18 +139,19 @@ class Decoder(nn.Module):
             x, key, value = layer(x, mask, table)
             keys.append(key)
             values.append(value)
-        key, value = self.layers[-1].keys_values(x, table)
+        last = cast(DecoderBlock, self.layers[-1])
+        key, value = last.keys_values(x, table)
         return (*keys, key), (*values, value)
 
     def hidden_states(self, x: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-        """The final normalized stream float[b, n, w]: what a language head reads. Arguments as `keys_values`."""
+        """The final stream float[b, n, w] a language head reads; arguments as `keys_values`."""
         table = self.rotary(positions)
         for layer in self.layers:
             x, _, _ = layer(x, mask, table)
         return self.norm(x)
 
 
-def decoder_config_from_transformers(config: dict[str, object]) -> DecoderConfig:
+def decoder_config_from_transformers(config: Mapping[str, Any]) -> DecoderConfig:
     """DecoderConfig of a transformers config.json.
 
     Raises:
@@ -163,7 +166,8 @@ def decoder_config_from_transformers(config: dict[str, object]) -> DecoderConfig
     rope = config.get("rope_parameters") or {}
     if config.get("rope_scaling") or rope.get("rope_type", "default") != "default":
         raise ValueError(
-            f"config.json, rope_scaling: found {config.get('rope_scaling') or rope!r}; expected the default "
+            f"config.json, rope_scaling: found {config.get('rope_scaling') or rope!r}; expected "
+            f"the default "
             "rotary embedding. Choose a checkpoint without rope scaling."
         )
     heads, width = config["num_attention_heads"], config["hidden_size"]

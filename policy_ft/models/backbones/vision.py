@@ -1,8 +1,10 @@
-"""The vision tower: any timm model cut after one feature level, its cells as tokens, optionally modulated by language."""
+"""The vision tower: a timm model cut after one feature level, its cells as tokens."""
 
 from functools import partial
+from typing import Protocol, cast
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from policy_ft.config.model import VisionConfig
@@ -12,8 +14,18 @@ ensure_torchvision_imports()
 import timm  # noqa: E402  timm imports torchvision, which must have been mended by then
 
 
+class FeatureInfo(Protocol):
+    """The part of timm's description of feature levels that is used here; timm ships no types."""
+
+    def module_name(self, level: int) -> str:
+        """Dotted name of the module behind a level."""
+
+    def channels(self) -> list[int]:
+        """Channels of every level."""
+
+
 class LanguageModulation(nn.Module):
-    """Scale and shift of one feature level's channels from a language vector (FiLM, Perez et al. 2017, eq. 1).
+    """Scale and shift of channels from a language vector (FiLM, Perez et al. 2017, eq. 1).
 
     Starts as the identity, so that a pretrained tower is not disturbed.
     """
@@ -26,7 +38,7 @@ class LanguageModulation(nn.Module):
         nn.init.zeros_(self.dense.bias)
 
     def forward(self, features: Tensor, language: Tensor) -> Tensor:
-        """features * (1 + scale) + shift, one scale and shift a channel.
+        """The features times (1 + scale) plus shift, one scale and one shift a channel.
 
         Args:
             features: float[b, ...] with the channels on `channel_axis`.
@@ -52,7 +64,9 @@ class VisionTower(nn.Module):
         ValueError: timm does not know the model or refuses the arguments.
     """
 
-    def __init__(self, config: VisionConfig, image_size: tuple[int, int], language_width: int) -> None:
+    def __init__(
+        self, config: VisionConfig, image_size: tuple[int, int], language_width: int
+    ) -> None:
         super().__init__()
         levels = tuple(range(config.feature_level + 1))
         self.body = _create_tower(config, levels)
@@ -74,13 +88,13 @@ class VisionTower(nn.Module):
             features = self.body(images.contiguous(memory_format=torch.channels_last))[-1]
         finally:
             self._language = None
-        return features.flatten(2).transpose(1, 2)
+        return rearrange(features, "b c y x -> b (y x) c")
 
     def _modulate_levels(
         self, levels: tuple[int, ...], image_size: tuple[int, int], language_width: int
     ) -> None:
-        """Hooks a LanguageModulation behind every level; timm has no other way into a tower of any kind."""
-        info = self.body.feature_info
+        """Hooks a LanguageModulation behind every level, the one way into a tower of any kind."""
+        info = cast("FeatureInfo", self.body.feature_info)
         stages = [_stage(self.body, info.module_name(level)) for level in levels]
         axes = _channel_axes(self.body, stages, image_size, info.channels())
         for stage, channels, axis in zip(stages, info.channels(), axes, strict=True):
@@ -88,10 +102,13 @@ class VisionTower(nn.Module):
             self.film.append(film)
             stage.register_forward_hook(partial(self._modulate, film))
 
-    def _modulate(self, film: LanguageModulation, _module: nn.Module, _args: object, features: Tensor) -> Tensor:
+    def _modulate(
+        self, film: LanguageModulation, _module: nn.Module, _args: object, features: Tensor
+    ) -> Tensor:
         if self._language is None:
             raise ValueError(
-                "vision tower: found no language vector; expected one because film is on. Pass `language`."
+                "vision tower: found no language vector; expected one because film is on. Pass "
+                "`language`."
             )
         return film(features, self._language)
 
@@ -99,19 +116,32 @@ class VisionTower(nn.Module):
 def _create_tower(config: VisionConfig, levels: tuple[int, ...]) -> nn.Module:
     try:
         return timm.create_model(
-            config.tower, pretrained=False, features_only=True, out_indices=levels, **config.tower_args
+            config.tower,
+            pretrained=False,
+            features_only=True,
+            out_indices=levels,
+            **config.tower_args,
         )
-    except (RuntimeError, TypeError, ValueError, AssertionError, IndexError, AttributeError) as error:
+    except (
+        RuntimeError,
+        TypeError,
+        ValueError,
+        AssertionError,
+        IndexError,
+        AttributeError,
+    ) as error:
         raise ValueError(
-            f"model.vision: found tower {config.tower!r} with arguments {config.tower_args} and feature_level "
-            f"{config.feature_level}, which timm refuses ({type(error).__name__}: {error}); expected a timm model "
+            f"model.vision: found tower {config.tower!r} with arguments {config.tower_args} and "
+            f"feature_level "
+            f"{config.feature_level}, which timm refuses ({type(error).__name__}: {error}); "
+            f"expected a timm model "
             "with feature levels. `timm.list_models()` lists the names."
         ) from error
 
 
 @torch.no_grad()
 def _measure(body: nn.Module, image_size: tuple[int, int]) -> tuple[int, int]:
-    """(tokens, channels) of the last level for one image, on whatever device the tower was built."""
+    """(tokens, channels) of the last level for one image, on the device of the tower."""
     parameter = next(body.parameters())
     was_training = body.training
     body.eval()
@@ -121,7 +151,10 @@ def _measure(body: nn.Module, image_size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _stage(body: nn.Module, name: str) -> nn.Module:
-    """The module behind a feature level; timm wraps a model (model.blocks.3) or cuts it up (stages.0 as stages_0)."""
+    """The module behind a feature level.
+
+    timm wraps a model (model.blocks.3) or cuts it up (stages.0 as stages_0).
+    """
     modules = dict(body.named_modules())
     return next(modules[n] for n in (name, name.replace(".", "_"), f"model.{name}") if n in modules)
 
@@ -129,7 +162,7 @@ def _stage(body: nn.Module, name: str) -> nn.Module:
 def _channel_axes(
     body: nn.Module, stages: list[nn.Module], image_size: tuple[int, int], channels: list[int]
 ) -> list[int]:
-    """1 for a stage that puts channels first (convolutional), -1 for one that puts them last (tokens)."""
+    """1 for a stage that puts channels first (an image), -1 for one that puts them last."""
     shapes: dict[nn.Module, torch.Size] = {}
 
     def note_shape(stage: nn.Module, _arguments: object, output: Tensor) -> None:
