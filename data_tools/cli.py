@@ -1,0 +1,119 @@
+"""robot-data: look at, check and measure robot demonstrations on disk."""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from data_tools.actions import near_constant_columns
+from data_tools.doctor import validate as find_faults
+from data_tools.errors import UserError
+from data_tools.reader import Hdf5Dataset, open_dataset
+from data_tools.stats import dataset_stats
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Look at, check and measure robot data."
+)
+
+Paths = Annotated[list[Path], typer.Argument(help="HDF5 files, folders or globs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
+
+
+def main() -> None:
+    """Run the command line: 0 is good, 1 means findings, 2 means a fault of what was given."""
+    try:
+        app()
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(2) from error
+
+
+@app.command()
+def inspect(path: Paths, as_json: AsJson = False) -> None:
+    """Say what the files hold: layout, episodes, cameras, columns and sentences."""
+    summary = _summary(open_dataset(path))
+    if as_json:
+        _print_json(summary)
+        return
+    table = Table("", "", show_header=False)
+    table.columns[1].overflow = "fold"
+    for key, value in summary.items():
+        lines = value if isinstance(value, list) else [value]
+        table.add_row(key, escape("\n".join(map(_line, lines))))
+    Console().print(table)
+
+
+@app.command()
+def validate(path: Paths, as_json: AsJson = False) -> None:
+    """Check the numbers, sentences and images; exit code 1 when anything was found."""
+    dataset = open_dataset(path)
+    findings = [*dataset.inspected.warnings, *find_faults(dataset)]
+    if as_json:
+        _print_json([finding.model_dump() for finding in findings])
+    else:
+        for finding in findings:
+            sys.stdout.write(f"{finding}\n")
+        sys.stdout.write(f"{len(findings)} findings in {len(dataset)} episodes\n")
+    if findings:
+        raise typer.Exit(1)
+
+
+@app.command()
+def stats(path: Paths, as_json: AsJson = False) -> None:
+    """Print exact statistics of every state and action column."""
+    dataset = open_dataset(path)
+    parts = dataset_stats(dataset)
+    if as_json:
+        dumped = {part: values.model_dump() for part, values in parts.items()}
+        _print_json({"fingerprint": dataset.fingerprint, **dumped})
+        return
+    conventions = dataset.conventions
+    names = {"state": conventions.state.names, "actions": conventions.action.names}
+    units = {"state": conventions.state.units, "actions": conventions.action.units}
+    rows = ("mean", "std", "min", "q01", "q99", "max")
+    table = Table("column", "unit", *rows, "", title=f"{parts['state'].num_frames} frames")
+    for part, values in parts.items():
+        still = near_constant_columns(values, "min_max")
+        for i, name in enumerate(names[part]):
+            numbers = [f"{getattr(values, row)[i]:.4g}" for row in rows]
+            note = "near-constant" if i in still else ""
+            table.add_row(escape(f"{part} {name}"), escape(units[part][i]), *numbers, note)
+    Console().print(table)
+
+
+def _summary(dataset: Hdf5Dataset) -> dict[str, object]:
+    episodes = [dataset[index] for index in range(len(dataset))]
+    conventions = dataset.conventions
+    num_frames = sum(episode.num_steps for episode in episodes)
+    return {
+        "layout": list(dataset.inspected.layouts),
+        "evidence": list(dataset.inspected.evidence),
+        "episodes": len(episodes),
+        "frames": num_frames,
+        "duration_s": num_frames / conventions.control_hz,
+        "successes": sum(episode.is_success is True for episode in episodes),
+        "cameras": [f"{c.name} {c.width} x {c.height}" for c in conventions.cameras],
+        "state_dim": len(conventions.state.names),
+        "action_dim": len(conventions.action.names),
+        "instructions": [
+            {"text": text, "episodes": count}
+            for text, count in Counter(episode.instruction for episode in episodes).most_common()
+        ],
+        "conventions": conventions.model_dump(mode="json"),
+        "fingerprint": dataset.fingerprint,
+        "warnings": [str(warning) for warning in dataset.inspected.warnings],
+    }
+
+
+def _line(value: object) -> str:
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")

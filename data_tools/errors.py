@@ -1,0 +1,36 @@
+"""UserError: a mistake in what a person gave us, told so that it can be mended without our code."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+MAX_SHOWN_FAULTS = 20
+
+
+class UserError(ValueError):
+    """One or more faults in a file, a setting or an argument, all reported at once.
+
+    Attributes:
+        faults: every fault, in the order found; the message shows the first 20 and counts the rest.
+    """
+
+    def __init__(self, faults: str | Sequence[str]) -> None:
+        self.faults: tuple[str, ...] = (faults,) if isinstance(faults, str) else tuple(faults)
+        lines = list(self.faults[:MAX_SHOWN_FAULTS])
+        if len(self.faults) > MAX_SHOWN_FAULTS:
+            lines.append(f"... and {len(self.faults) - MAX_SHOWN_FAULTS} more faults")
+        super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[type["UserError"], tuple[tuple[str, ...]]]:
+        """Rebuild from the faults: the default would use the joined message and lose the list."""
+        return type(self), (self.faults,)
+
+
+def describe(where: str, found: str, expected: str, remedy: str) -> str:
+    """The one shape of a fault: '<where>: found <found>; expected <expected>. <remedy>'."""
+    return f"{where}: found {found}; expected {expected}. {remedy}"
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str:
+    """A question naming the closest candidate, "did you mean 'x'?", or "" when none is close."""
+    matches = difflib.get_close_matches(name, list(candidates), n=1)
+    return f"did you mean {matches[0]!r}?" if matches else ""

@@ -1,0 +1,155 @@
+"""Opening HDF5 files for reading, with a plain sentence for every way a file can be broken."""
+
+import errno
+import os
+import threading
+import time
+from pathlib import Path
+
+import h5py
+
+from data_tools.cache import LruCache
+from data_tools.errors import UserError, describe, nearest
+
+MAX_OPEN_FILES = 64
+# HDF5 2.0 caches 8 MiB for every open dataset, half a gigabyte for a hundred episode files. A frame
+# is read once, so the cache only has to hold one compressed chunk while it is decoded.
+CHUNK_CACHE_BYTES = 1 << 20
+LOCK_RETRY_DELAYS_S = (0.05, 0.1, 0.2, 0.4)
+PARTIAL_SUFFIX = ".partial"
+
+_NO_LOCKS_HERE = {errno.ENOLCK, errno.EBADFD, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+def open_hdf5(path: str | Path) -> h5py.File:
+    """The file, open for reading.
+
+    Waits a moment for a writer's lock, and does without locks where the file system has none.
+
+    Raises:
+        UserError: the file is missing, empty, not HDF5 (a web page or a Git LFS pointer saved under
+            its name), cut short, or held by a writer; the message says which and what to do.
+    """
+    path = Path(path)
+    _require_hdf5_signature(path)
+    for delay in (*LOCK_RETRY_DELAYS_S, None):
+        try:
+            return _open_with_locks_if_any(path)
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                raise UserError(_unopenable(path, error)) from error
+            if delay is None:
+                raise UserError(
+                    describe(
+                        str(path),
+                        f"a file locked by another process ({error})",
+                        "a finished file",
+                        "Wait until the process that writes it is done, or copy the file.",
+                    )
+                ) from error
+            time.sleep(delay)
+    raise AssertionError("unreachable: the last delay is None")
+
+
+class FileHandles:
+    """HDF5 files kept open for reading in this process; beyond 64 the least recently used closes.
+
+    Picklable and safe to inherit: a handle made by another process is forgotten, not shared. HDF5
+    keeps file state in process memory, so sharing one across a fork or a pickle is how loaders used
+    to crash.
+    """
+
+    def __init__(self, max_open: int = MAX_OPEN_FILES) -> None:
+        self._max_open = max_open
+        self.lock = threading.RLock()
+        self._forget()
+
+    def open(self, path: str) -> h5py.File:
+        """The open file; use it while holding `lock`, so that no other thread's open closes it."""
+        if self._pid != os.getpid():
+            self._forget()
+        return self._files.get_or_make(path, lambda: open_hdf5(path))
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getstate__(self) -> int:
+        return self._max_open
+
+    def __setstate__(self, max_open: int) -> None:
+        self.__init__(max_open)  # type: ignore[misc]
+
+    def _forget(self) -> None:
+        self._pid = os.getpid()
+        self._files: LruCache[h5py.File] = LruCache(
+            self._max_open, weigh=lambda _: 1, on_evict=h5py.File.close
+        )
+
+
+def _open_with_locks_if_any(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r", locking="best-effort", rdcc_nbytes=CHUNK_CACHE_BYTES)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS_HERE:
+            raise
+        return h5py.File(path, "r", locking=False, rdcc_nbytes=CHUNK_CACHE_BYTES)
+
+
+def _require_hdf5_signature(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(_missing(path))
+    try:
+        with path.open("rb") as file:
+            start = file.read(256)
+    except OSError as error:
+        remedy = "Ask for permission to read it, or copy it."
+        raise UserError(
+            describe(str(path), f"{error.strerror}", "a readable file", remedy)
+        ) from error
+    found, remedy = _look_of(start)
+    if found == "" and not h5py.is_hdf5(path):
+        found = f"a file that starts with {start[:8]!r}"
+        remedy = "Give an HDF5 file; if this should be one, copy, download or record it again."
+    if found:
+        raise UserError(describe(str(path), found, "an HDF5 file", remedy))
+
+
+def _look_of(start: bytes) -> tuple[str, str]:
+    """What a file that is not HDF5 is, and what to do; ("", "") when its start tells nothing."""
+    if not start:
+        return "an empty file (0 bytes)", "Copy, download or record it again."
+    if start.startswith(b"version https://git-lfs"):
+        found = "a Git LFS pointer, a text that stands for the data"
+        return found, "Run `git lfs pull` in its repository."
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        found = f"a web page (it starts with {start[:15]!r})"
+        return found, "Download it again, from its direct link and with the login it needs."
+    return "", ""
+
+
+def _missing(path: Path) -> str:
+    siblings = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
+    partial = [
+        name for name in siblings if name.startswith(path.name) and name.endswith(PARTIAL_SUFFIX)
+    ]
+    if partial:
+        return describe(
+            str(path),
+            f"no such file, only the interrupted recording {partial[0]!r}",
+            "a finished HDF5 file",
+            "Record it again.",
+        )
+    hint = nearest(path.name, siblings)
+    return describe(
+        str(path), "no such file", "an HDF5 file", f"Correct the path{f'; {hint}' if hint else '.'}"
+    )
+
+
+def _unopenable(path: Path, error: OSError) -> str:
+    size = path.stat().st_size
+    return describe(
+        str(path),
+        f"an HDF5 file of {size} bytes that is cut short or damaged ({error})",
+        "a whole one",
+        "Copy, download or record it again.",
+    )

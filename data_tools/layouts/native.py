@@ -1,0 +1,35 @@
+"""The layout we write: the robomimic skeleton with JPEG frames, and our declarations as attributes.
+
+data                      attrs: schema_version, conventions (JSON), total (number of actions)
+data/demo_N               attrs: num_samples, language_instruction, fps, source,
+                          success (absent when nobody judged it), attributes (JSON)
+data/demo_N/actions       float32[t, a]
+data/demo_N/obs/state     float32[t, s]
+data/demo_N/obs/<camera>_image
+                          uint8[t, n], zero-padded JPEG, one frame a chunk;
+                          attrs: encoding, color_order, orientation, quality
+"""
+
+from typing import Final
+
+from data_tools.layouts.layout import Layout, TextAttribute
+
+SCHEMA_VERSION: Final = 1
+
+SCHEMA_ATTRIBUTE: Final = "schema_version"
+CONVENTIONS_ATTRIBUTE: Final = "conventions"
+TOTAL_ATTRIBUTE: Final = "total"
+NUM_SAMPLES_ATTRIBUTE: Final = "num_samples"
+INSTRUCTION_ATTRIBUTE: Final = "language_instruction"
+FPS_ATTRIBUTE: Final = "fps"
+SOURCE_ATTRIBUTE: Final = "source"
+EXTRA_ATTRIBUTE: Final = "attributes"
+
+ENCODING_ATTRIBUTE: Final = "encoding"
+COLOR_ORDER_ATTRIBUTE: Final = "color_order"
+ORIENTATION_ATTRIBUTE: Final = "orientation"
+QUALITY_ATTRIBUTE: Final = "quality"
+
+NATIVE_LAYOUT: Final = Layout(
+    name="native", instruction=TextAttribute(attribute=INSTRUCTION_ATTRIBUTE)
+)

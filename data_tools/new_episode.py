@@ -1,0 +1,129 @@
+"""NewEpisode: the arrays of an episode about to be written, and every fault in them."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from data_tools.conventions import CameraSpec, Conventions
+from data_tools.errors import describe, nearest
+from data_tools.finite import nonfinite_faults
+
+
+@dataclass(frozen=True)
+class NewEpisode:
+    """What a caller hands to a writer, not yet trusted; shapes as in `EpisodeWriter.add`."""
+
+    images: Mapping[str, npt.NDArray[np.uint8]]
+    state: npt.NDArray[np.floating]
+    actions: npt.NDArray[np.floating]
+    instruction: str
+    success: bool | None
+    attributes: Mapping[str, object]
+
+    @classmethod
+    def of(
+        cls,
+        images: Mapping[str, npt.NDArray[np.uint8]],
+        state: npt.ArrayLike,
+        actions: npt.ArrayLike,
+        instruction: str,
+        success: bool | None,
+        attributes: Mapping[str, object] | None,
+    ) -> Self:
+        """The episode of these arguments, with lists turned into arrays."""
+        extra = dict(attributes or {})
+        return cls(dict(images), _array(state), _array(actions), instruction, success, extra)
+
+    @property
+    def num_steps(self) -> int:
+        """T, the number of actions."""
+        return len(self.actions)
+
+    def faults(self, where: str, conventions: Conventions) -> list[str]:
+        """Everything that forbids writing this episode under these conventions.
+
+        Args:
+            where: how messages call it, e.g. 'pick.hdf5:data/demo_3'.
+            conventions: what the episode must agree with.
+        """
+        return [
+            *_low_dim_faults(f"{where} actions", self.actions, conventions.action.names),
+            *_low_dim_faults(f"{where} state", self.state, conventions.state.names),
+            *self._camera_faults(where, conventions),
+            *self._length_faults(where),
+            *self._label_faults(where),
+        ]
+
+    def _camera_faults(self, where: str, conventions: Conventions) -> Iterator[str]:
+        declared = list(conventions.camera_names)
+        for name in self.images:
+            if name not in declared:
+                hint = nearest(name, declared)
+                remedy = f"Rename the image or declare the camera{f'; {hint}' if hint else '.'}"
+                yield describe(f"{where} images", f"camera {name!r}", f"one of {declared}", remedy)
+        for camera in conventions.cameras:
+            if camera.name not in self.images:
+                found, expected = f"only {sorted(self.images)}", f"camera {camera.name!r}"
+                yield describe(f"{where} images", found, expected, "Give its frames too.")
+            else:
+                yield from _frames_faults(where, camera, self.images[camera.name])
+
+    def _length_faults(self, where: str) -> Iterator[str]:
+        parts = {"state": self.state, "actions": self.actions, **self.images}
+        lengths = {part: len(array) for part, array in parts.items() if np.ndim(array) > 0}
+        if len(set(lengths.values())) > 1:
+            remedy = "Record one state, action and frame for each step."
+            yield describe(where, f"lengths {lengths}", "one length", remedy)
+
+    def _label_faults(self, where: str) -> Iterator[str]:
+        if not isinstance(self.instruction, str) or not self.instruction.strip():
+            remedy = "Say what the robot was asked to do."
+            yield describe(f"{where} instruction", repr(self.instruction), "a sentence", remedy)
+        if self.success is not None and not isinstance(self.success, (bool, np.bool_)):
+            remedy = "Leave it None if nobody judged the episode."
+            yield describe(f"{where} success", repr(self.success), "True, False or None", remedy)
+        try:
+            json.dumps(self.attributes, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            found = f"a value JSON cannot hold ({error})"
+            remedy = "Turn arrays into lists and numpy numbers into Python ones."
+            yield describe(f"{where} attributes", found, "plain values", remedy)
+
+
+def _array(values: npt.ArrayLike) -> npt.NDArray[np.floating]:
+    try:
+        return np.asarray(values)
+    except ValueError:
+        # Rows of unequal length: as an array of objects they meet the fault about the dtype.
+        return np.asarray(values, dtype=object)
+
+
+def _low_dim_faults(
+    where: str, array: npt.NDArray[np.floating], columns: tuple[str, ...]
+) -> list[str]:
+    if array.dtype.kind not in "fiu":
+        remedy = "Give an array of numbers with rows of one length."
+        return [describe(where, f"dtype {array.dtype}", "float32", remedy)]
+    if array.ndim != 2 or array.shape[1] != len(columns) or len(array) == 0:
+        expected = f"[t, {len(columns)}] with t at least 1 and the columns {list(columns)}"
+        remedy = "Give one row a step, or correct the declared columns."
+        return [describe(where, f"shape {list(array.shape)}", expected, remedy)]
+    with np.errstate(over="ignore"):
+        stored = array.astype(np.float32)
+    return nonfinite_faults(where, stored, columns)
+
+
+def _frames_faults(where: str, camera: CameraSpec, frames: object) -> list[str]:
+    size = (camera.height, camera.width, 3)
+    found = type(frames).__name__
+    if isinstance(frames, np.ndarray):
+        if frames.dtype == np.uint8 and frames.shape[1:] == size:
+            return []
+        found = f"{frames.dtype}{list(frames.shape)}"
+    remedy = "Resize or convert the frames, or correct the camera's declared size."
+    expected = f"uint8[t, {camera.height}, {camera.width}, 3]"
+    return [describe(f"{where} images[{camera.name!r}]", found, expected, remedy)]

@@ -1,0 +1,230 @@
+"""EpisodeWriter: demonstrations to one HDF5 file that is either whole or not there."""
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from data_tools.conventions import Conventions
+from data_tools.errors import UserError, describe
+from data_tools.hdf5_files import PARTIAL_SUFFIX
+from data_tools.images import encode_frames
+from data_tools.layouts import native
+from data_tools.layouts.native import NATIVE_LAYOUT
+from data_tools.new_episode import NewEpisode
+
+
+class EpisodeWriter:
+    """Writes episodes in the native layout; the file appears when the `with` block ends well.
+
+    Until then it is `<name>.<random>.partial` beside it, so a process that dies leaves nothing that
+    looks finished, and two writers never share a file. An exception removes the partial file.
+
+    Args:
+        path: the file to make, e.g. 'demos/pick.hdf5'; its folder is made too.
+        conventions: what the episodes declare; images are written as given, so every camera must be
+            RGB and upright.
+        jpeg_quality: 1 to 100; at 95 a 96 x 96 frame takes about 4 kB.
+        overwrite: whether an existing file may be replaced.
+        source: what makes the episodes (a script, a robot, a person), kept with each.
+
+    Raises:
+        UserError: the file exists, a camera is not RGB and upright, or the quality is out of range;
+            all at once.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        conventions: Conventions,
+        jpeg_quality: int = 95,
+        *,
+        overwrite: bool = False,
+        source: str = "unknown",
+    ) -> None:
+        self.path = Path(path)
+        self.conventions = conventions
+        self.num_episodes = 0
+        self._quality = jpeg_quality
+        self._overwrite = overwrite
+        self._source = source
+        self._num_begun = 0
+        self._num_steps = 0
+        self._partial = self.path.with_name(
+            f"{self.path.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}"
+        )
+        self._file: h5py.File | None = None
+        faults = [
+            *_camera_faults(conventions),
+            *_quality_faults(jpeg_quality),
+            *self._existing_faults(),
+        ]
+        if faults:
+            raise UserError(faults)
+
+    def __enter__(self) -> Self:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = h5py.File(self._partial, "x")
+        except OSError as error:
+            remedy = "Choose a folder that can be written to."
+            found = f"{type(error).__name__} ({error})"
+            raise UserError(describe(str(self.path), found, "a new file", remedy)) from error
+        root = self._file.create_group(NATIVE_LAYOUT.root)
+        root.attrs[native.SCHEMA_ATTRIBUTE] = native.SCHEMA_VERSION
+        root.attrs[native.CONVENTIONS_ATTRIBUTE] = self.conventions.model_dump_json()
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        file = self._open_file()
+        self._file = None
+        try:
+            if error_type is None:
+                self._finish(file)
+        finally:
+            file.close()
+            self._partial.unlink(missing_ok=True)
+
+    def add(
+        self,
+        *,
+        images: Mapping[str, npt.NDArray[np.uint8]],
+        state: npt.ArrayLike,
+        actions: npt.ArrayLike,
+        instruction: str,
+        success: bool | None = None,
+        attributes: Mapping[str, object] | None = None,
+    ) -> None:
+        """Write one episode of t steps; observation i was seen just before action i was taken.
+
+        Args:
+            images: camera name -> uint8[t, y, x, 3], RGB, upright; exactly the declared cameras and
+                sizes.
+            state: float[t, s], in the declared units.
+            actions: float[t, a], in the declared units.
+            instruction: the task as a sentence.
+            success: whether the episode reached its goal; None when nobody judged it.
+            attributes: anything else worth keeping (task, seed, ...); must survive JSON.
+
+        Raises:
+            UserError: any argument is wrong; every fault is named and nothing of the episode is
+                written.
+        """
+        file = self._open_file()
+        place = f"{NATIVE_LAYOUT.root}/demo_{self.num_episodes}"
+        episode = NewEpisode.of(images, state, actions, instruction, success, attributes)
+        faults = episode.faults(f"{self.path}:{place}", self.conventions)
+        if faults:
+            raise UserError(faults)
+        # Should writing stop half way (a full disk), this number stays wrong and _finish refuses.
+        self._num_begun += 1
+        self._write(file.create_group(place), episode)
+        self.num_episodes += 1
+        self._num_steps += episode.num_steps
+
+    def _write(self, group: h5py.Group, episode: NewEpisode) -> None:
+        group.attrs[native.NUM_SAMPLES_ATTRIBUTE] = episode.num_steps
+        group.attrs[native.INSTRUCTION_ATTRIBUTE] = episode.instruction
+        group.attrs[native.FPS_ATTRIBUTE] = self.conventions.control_hz
+        group.attrs[native.SOURCE_ATTRIBUTE] = self._source
+        group.attrs[native.EXTRA_ATTRIBUTE] = json.dumps(episode.attributes)
+        if episode.success is not None:
+            group.attrs[NATIVE_LAYOUT.success_attribute] = bool(episode.success)
+        group.create_dataset(NATIVE_LAYOUT.actions, data=episode.actions.astype(np.float32))
+        (state_path,) = NATIVE_LAYOUT.state_paths
+        group.create_dataset(state_path, data=episode.state.astype(np.float32))
+        for camera in self.conventions.camera_names:
+            self._write_images(group, camera, episode.images[camera])
+
+    def _write_images(self, group: h5py.Group, camera: str, frames: npt.NDArray[np.uint8]) -> None:
+        rows = encode_frames(frames, self._quality)
+        dataset = group.create_dataset(
+            NATIVE_LAYOUT.image_path(camera), data=rows, chunks=(1, rows.shape[1])
+        )
+        dataset.attrs[native.ENCODING_ATTRIBUTE] = "jpeg"
+        dataset.attrs[native.COLOR_ORDER_ATTRIBUTE] = "rgb"
+        dataset.attrs[native.ORIENTATION_ATTRIBUTE] = "upright"
+        dataset.attrs[native.QUALITY_ATTRIBUTE] = self._quality
+
+    def _finish(self, file: h5py.File) -> None:
+        faults = self._existing_faults()
+        if self.num_episodes == 0:
+            faults.append(
+                describe(
+                    str(self.path),
+                    "no episodes",
+                    "at least one",
+                    "Call add() before the with block ends.",
+                )
+            )
+        if self._num_begun != self.num_episodes:
+            found = "an episode whose writing failed"
+            faults.append(describe(str(self.path), found, "whole episodes", "Record it again."))
+        if faults:
+            raise UserError(faults)
+        file[NATIVE_LAYOUT.root].attrs[native.TOTAL_ATTRIBUTE] = self._num_steps
+        file.close()
+        _fsync(self._partial)
+        os.replace(self._partial, self.path)
+        _fsync(self.path.parent)
+
+    def _open_file(self) -> h5py.File:
+        if self._file is None:
+            raise UserError(
+                describe(
+                    str(self.path),
+                    "a writer that is not open",
+                    "a call inside `with EpisodeWriter(...) as writer`",
+                    "Open it with `with`.",
+                )
+            )
+        return self._file
+
+    def _existing_faults(self) -> list[str]:
+        if self._overwrite or not self.path.exists():
+            return []
+        remedy = "Choose another name, or pass overwrite=True to replace it."
+        return [describe(str(self.path), "an existing file", "a new name", remedy)]
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _camera_faults(conventions: Conventions) -> list[str]:
+    return [
+        describe(
+            f"conventions, camera {camera.name!r}",
+            f"color_order {camera.color_order!r} and orientation {camera.orientation!r}",
+            "'rgb' and 'upright'",
+            "Turn the frames into RGB and upright before writing, and declare them so.",
+        )
+        for camera in conventions.cameras
+        if (camera.color_order, camera.orientation) != ("rgb", "upright")
+    ]
+
+
+def _quality_faults(quality: int) -> list[str]:
+    if isinstance(quality, int) and not isinstance(quality, bool) and 1 <= quality <= 100:
+        return []
+    return [
+        describe(
+            "jpeg_quality", repr(quality), "a whole number from 1 to 100", "95 is a good value."
+        )
+    ]

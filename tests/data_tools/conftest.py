@@ -1,0 +1,65 @@
+"""A small dataset: two cameras of different size, three state and three action columns."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_tools.conventions import ActionSpec, CameraSpec, Conventions, GripperSpec, StateSpec
+from data_tools.writer import EpisodeWriter
+
+MakeEpisode = Callable[..., dict[str, object]]
+
+
+@pytest.fixture
+def conventions() -> Conventions:
+    return Conventions(
+        cameras=(
+            CameraSpec(name="front", height=32, width=48),
+            CameraSpec(name="wrist", height=24, width=24),
+        ),
+        state=StateSpec(names=("x", "y", "opening"), units=("m", "m", "1")),
+        action=ActionSpec(
+            names=("dx", "dy", "gripper"),
+            units=("1", "1", "1"),
+            references=("delta", "delta", "absolute"),
+            low=(-1.0, -1.0, -1.0),
+            high=(1.0, 1.0, 1.0),
+            grippers=(GripperSpec(column="gripper", open_value=-1.0, closed_value=1.0),),
+        ),
+        control_hz=10.0,
+    )
+
+
+@pytest.fixture
+def make_episode() -> MakeEpisode:
+    """The arguments of `EpisodeWriter.add` for an episode drawn from this seed."""
+
+    def make(seed: int = 0, num_steps: int = 20, **changes: object) -> dict[str, object]:
+        rng = np.random.default_rng(seed)
+        # A gradient that moves: smooth, so that JPEG keeps it, and different at each step.
+        ramp = np.linspace(40, 200, 48)[None, None, :, None]
+        shift = np.arange(num_steps)[:, None, None, None]
+        frames = np.broadcast_to(ramp + shift, (num_steps, 32, 48, 3)).astype(np.uint8)
+        arguments: dict[str, object] = {
+            "images": {"front": frames, "wrist": frames[:, :24, :24]},
+            "state": rng.normal(size=(num_steps, 3)).astype(np.float32),
+            "actions": rng.uniform(-1, 1, size=(num_steps, 3)).astype(np.float32),
+            "instruction": "push the red block",
+            "success": True,
+            "attributes": {"seed": seed},
+        }
+        return arguments | changes
+
+    return make
+
+
+@pytest.fixture
+def demos(tmp_path: Path, conventions: Conventions, make_episode: MakeEpisode) -> Path:
+    """A file of 12 episodes of 20, 21, ... 31 steps."""
+    path = tmp_path / "push.hdf5"
+    with EpisodeWriter(path, conventions, source="a test") as writer:
+        for seed in range(12):
+            writer.add(**make_episode(seed, num_steps=20 + seed))
+    return path
