@@ -1,0 +1,1 @@
+"""The settings of a run: frozen, complete, and refusing what they do not know."""

@@ -1,0 +1,313 @@
+"""RunConfig: everything that decides a training run, and is saved in its checkpoints."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Discriminator, Field, JsonValue, StrictBool, StrictInt, Tag, model_validator
+
+from policy_ft.config.base import NonNegativeInt, PositiveInt, Real, Settings, on_or_off
+from policy_ft.config.data import DataConfig
+from policy_ft.config.model import ModelConfig
+from policy_ft.config.transforms import TransformsConfig
+
+
+class TrainedTokenizer(Settings):
+    """A tokenizer that is trained on the instructions of the training episodes."""
+
+    train: Annotated[StrictInt, Field(ge=258)] = Field(
+        description="Size of the vocabulary to train: 256 bytes, padding, begin-of-text, and "
+        "merges beyond those."
+    )
+
+
+class NewPolicy(Settings):
+    """A policy with random weights."""
+
+    kind: Literal["new"]
+    model: ModelConfig = Field(description="The architecture.")
+    transforms: TransformsConfig = Field(
+        description="The path from observations to numbers and back."
+    )
+    tokenizer: Annotated[
+        Annotated[TrainedTokenizer, Tag("on")] | Annotated[str, Tag("off")],
+        Discriminator(on_or_off),
+    ] = Field(
+        description="Path of a tokenizer.json to read, or {train: vocabulary size} to train one."
+    )
+    language_weights: str = Field(
+        "random",
+        min_length=1,
+        description="Directory of a transformers checkpoint that fills the language decoder; "
+        "'random' starts it at random.",
+    )
+    vision_weights: str = Field(
+        "random",
+        min_length=1,
+        description="Safetensors file of a timm model that fills the vision tower; 'random' starts "
+        "it at random.",
+    )
+
+    @model_validator(mode="after")
+    def _every_camera_has_a_slot(self) -> Self:
+        slots, cameras = self.model.num_cameras, self.transforms.cameras
+        if len(cameras) > slots:
+            raise ValueError(
+                f"model.num_cameras: found {slots} with the cameras {list(cameras)}; expected at "
+                f"least {len(cameras)}. Raise model.num_cameras or remove cameras from "
+                "transforms.cameras."
+            )
+        return self
+
+
+class PretrainedPolicy(Settings):
+    """A policy read from a checkpoint directory, with the transforms it was trained with."""
+
+    kind: Literal["pretrained"]
+    path: str = Field(description="Checkpoint directory.")
+    statistics: Literal["checkpoint", "data"] = Field(
+        "checkpoint",
+        description="checkpoint: normalize as the checkpoint does, right for the same robot. data: "
+        "compute new statistics on the training episodes, right for a new robot or new "
+        "units.",
+    )
+    init_missing: tuple[str, ...] = Field(
+        (),
+        description="Patterns of parameter names that may be absent from the checkpoint and start "
+        "at random; any other missing tensor is refused.",
+    )
+
+
+class GroupRule(Settings):
+    """How the parameters that a pattern names are trained."""
+
+    pattern: str = Field(
+        min_length=1,
+        description="A group name, which covers all groups below it ('language' covers "
+        "'language.layers.3'), or a shell pattern over group or parameter names "
+        "('*.bias').",
+    )
+    lr_scale: Real = Field(
+        1.0,
+        gt=0,
+        description="Multiplies optimizer.lr. Use frozen for parameters that must not move.",
+    )
+    frozen: StrictBool = Field(
+        False, description="Whether the parameters stay exactly as they are."
+    )
+    weight_decay: Annotated[Real, Field(ge=0)] | Literal["optimizer"] = Field(
+        "optimizer",
+        description="Weight decay of these parameters; 'optimizer' takes optimizer.weight_decay.",
+    )
+
+    @model_validator(mode="after")
+    def _frozen_needs_nothing_else(self) -> Self:
+        fields = type(self).model_fields
+        names = ("lr_scale", "weight_decay")
+        also = [name for name in names if getattr(self, name) != fields[name].default]
+        if self.frozen and also:
+            raise ValueError(
+                f"{also[0]}: found {getattr(self, also[0])!r} beside frozen: true; expected no "
+                f"{also[0]} for parameters that do not move. Remove one of the two."
+            )
+        return self
+
+
+class EmaConfig(Settings):
+    """The running average of the weights that validation, rollouts and export use."""
+
+    decay: Real = Field(
+        0.999,
+        gt=0,
+        lt=1,
+        description="Share of the old average kept at every train step, after a warm-up of (1 + t) "
+        "/ (10 + t). Nearer to 1 is smoother and lags more; 0.99 in openpi, 0.999 in "
+        "its LIBERO recipe.",
+    )
+
+
+class TuningConfig(Settings):
+    """Which parameters move, how fast, and how they are averaged."""
+
+    groups: tuple[GroupRule, ...] = Field(
+        (),
+        description="Rules in order; the first that matches a parameter decides. What none matches "
+        "trains at lr_scale 1.",
+    )
+    ema: Annotated[
+        Annotated[EmaConfig, Tag("on")] | Annotated[Literal["off"], Tag("off")],
+        Discriminator(on_or_off),
+    ] = Field(
+        EmaConfig(), description="The average of the weights, or 'off' to use the last weights."
+    )
+
+
+class OptimizerConfig(Settings):
+    """AdamW with linear warm-up and cosine decay; durations are optimizer steps.
+
+    The defaults are openpi's for pi0.
+    """
+
+    lr: Real = Field(2.5e-5, gt=0, description="Peak learning rate.")
+    betas: tuple[Annotated[Real, Field(ge=0, lt=1)], Annotated[Real, Field(ge=0, lt=1)]] = Field(
+        (0.9, 0.95), description="Decay of the running means of the gradient and of its square."
+    )
+    eps: Real = Field(1e-8, gt=0, description="Added to the root of the second moment.")
+    weight_decay: Real = Field(
+        1e-10,
+        ge=0,
+        description="Decoupled weight decay; never applied to norms, biases and embeddings.",
+    )
+    warmup_steps: NonNegativeInt = Field(
+        1000, description="Steps of linear warm-up, from lr / (warmup_steps + 1)."
+    )
+    decay_steps: PositiveInt = Field(
+        30_000,
+        description="Step at which the cosine reaches final_lr; the rate stays there afterwards.",
+    )
+    final_lr: Real = Field(2.5e-6, ge=0, description="Learning rate at and after decay_steps.")
+    clip_norm: Real = Field(
+        1.0, gt=0, description="Gradients are scaled down to this total norm when above it."
+    )
+
+    @model_validator(mode="after")
+    def _goes_up_then_down(self) -> Self:
+        if self.decay_steps <= self.warmup_steps:
+            raise ValueError(
+                f"decay_steps: found {self.decay_steps} with warmup_steps {self.warmup_steps}; "
+                "expected more than warmup_steps. Raise decay_steps or lower warmup_steps."
+            )
+        if self.final_lr > self.lr:
+            raise ValueError(
+                f"final_lr: found {self.final_lr} with lr {self.lr}; expected at most lr. Lower "
+                "final_lr or raise lr."
+            )
+        return self
+
+
+class TrainingConfig(Settings):
+    """The length of the run and what every step does. Steps are optimizer steps."""
+
+    steps: PositiveInt = Field(description="Optimizer steps of the whole run.")
+    batch_size: PositiveInt = Field(
+        description="Samples of one optimizer step, over all processes and micro-batches."
+    )
+    accumulation_steps: PositiveInt = Field(
+        1,
+        description="Micro-batches of one optimizer step. More saves memory; the result is the "
+        "same.",
+    )
+    noise_draws: PositiveInt = Field(
+        1,
+        description="Noise draws per sample that share one pass of the backbone. More lowers the "
+        "variance of the loss at the price of the action expert alone.",
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Of the computation; weights stay float32. auto: bf16 where the device has it, "
+        "else fp32.",
+    )
+    deterministic: StrictBool = Field(
+        False,
+        description="Whether to allow only deterministic kernels, so that reruns and resumed runs "
+        "are bit-equal.",
+    )
+    num_threads: PositiveInt | Literal["all"] = Field(
+        "all",
+        description="CPU threads of the training process; 'all' leaves torch its default, one per "
+        "core.",
+    )
+    log_every: PositiveInt = Field(10, description="Train steps between two lines of metrics.")
+    save_every: PositiveInt = Field(1000, description="Train steps between two checkpoints.")
+    keep: PositiveInt = Field(
+        2, description="Newest checkpoints kept; the best one is kept beside them."
+    )
+    tensorboard: StrictBool = Field(
+        False, description="Whether to write TensorBoard files too (extra 'track')."
+    )
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        if self.batch_size % self.accumulation_steps:
+            raise ValueError(
+                f"accumulation_steps: found {self.accumulation_steps} with batch_size "
+                f"{self.batch_size}; expected a divisor of batch_size. Change one of the two."
+            )
+        return self
+
+
+class ValidationConfig(Settings):
+    """The loss on held-out episodes, on a fixed grid of noise and flow time."""
+
+    every: PositiveInt = Field(500, description="Train steps between two validations.")
+    num_windows: PositiveInt = Field(
+        256,
+        description="Windows of the held-out episodes, evenly spread; all of them when there are "
+        "fewer.",
+    )
+    num_noise: PositiveInt = Field(2, description="Noise draws per window and time.")
+    times: tuple[Annotated[Real, Field(gt=0, le=1)], ...] = Field(
+        (0.1, 0.3, 0.5, 0.7, 0.9),
+        min_length=1,
+        description="Flow times of the grid; 1 is noise, 0 is data.",
+    )
+
+
+class EvaluationConfig(Settings):
+    """Rollouts in a Gymnasium environment; their success selects the best checkpoint."""
+
+    env: str = Field(
+        "eval_envs:Tabletop-v0", description="Gymnasium id with its module: 'module:Id-v0'."
+    )
+    env_args: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Keyword arguments of gymnasium.make, e.g. task."
+    )
+    episodes: PositiveInt = Field(
+        50, description="Episodes of one evaluation, divided evenly over the environments."
+    )
+    seed: NonNegativeInt = Field(
+        10_000, description="Seed of the first episode; the next ones count up from it."
+    )
+    num_envs: PositiveInt = Field(1, description="Environments stepped side by side.")
+    replan_steps: PositiveInt = Field(
+        description="Steps of each chunk that are executed before predicting again."
+    )
+    num_sampling_steps: PositiveInt = Field(10, description="Euler steps from noise to actions.")
+    every: PositiveInt = Field(
+        description="Train steps between two evaluations; the last step is always evaluated."
+    )
+
+
+class RunConfig(Settings):
+    """One training run, complete."""
+
+    seed: NonNegativeInt = Field(
+        0, description="Decides weights, split, order and noise; two seeds are two runs."
+    )
+    output_dir: str = Field(min_length=1, description="Directory of metrics and checkpoints.")
+    policy: NewPolicy | PretrainedPolicy = Field(
+        discriminator="kind", description="What is trained."
+    )
+    data: DataConfig = Field(description="The demonstrations.")
+    tuning: TuningConfig = Field(TuningConfig(), description="Which parameters move.")
+    optimizer: OptimizerConfig = Field(
+        OptimizerConfig(), description="The optimizer and its schedule."
+    )
+    training: TrainingConfig = Field(description="Length, batch, precision and saving.")
+    validation: ValidationConfig = Field(
+        ValidationConfig(), description="The loss on held-out episodes."
+    )
+    evaluation: Annotated[
+        Annotated[EvaluationConfig, Tag("on")] | Annotated[Literal["off"], Tag("off")],
+        Discriminator(on_or_off),
+    ] = Field("off", description="Rollouts during training, or 'off'.")
+
+    @model_validator(mode="after")
+    def _executes_what_is_predicted(self) -> Self:
+        if self.policy.kind == "new" and self.evaluation != "off":
+            horizon, replan = self.policy.model.action_horizon, self.evaluation.replan_steps
+            if replan > horizon:
+                raise ValueError(
+                    f"evaluation.replan_steps: found {replan} with policy.model.action_horizon "
+                    f"{horizon}; expected at most the horizon. Lower replan_steps: a chunk has no "
+                    "more steps."
+                )
+        return self

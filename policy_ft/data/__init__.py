@@ -1,0 +1,1 @@
+"""From episodes to batches: windows, order, noise and workers, all pure functions of the seed."""

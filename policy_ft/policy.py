@@ -1,0 +1,150 @@
+"""A policy: a model with the transforms it was trained with. Observations in, robot actions out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from data_tools.conventions import Conventions
+from data_tools.episode import Observation
+from policy_ft.config.model import ModelConfig
+from policy_ft.errors import describe, raise_faults
+from policy_ft.models.vla import VLAModel
+from policy_ft.transforms import ModelShape, Transforms, stacked
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every tensor of the model and of the file it was read from; names only.
+
+    Attributes:
+        loaded: read from the file as they are.
+        missing: not in the file, and started at random because init_missing allows it.
+        unexpected: in the file and not in the model.
+        tied: shares the memory of another tensor, under whose name it is loaded.
+        reshaped: read from the file in another shape or layout.
+        dropped: in the file, known to be of no use, and left out.
+    """
+
+    loaded: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    tied: tuple[str, ...] = ()
+    reshaped: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model, its transforms, and where both come from.
+
+    Attributes:
+        model: maps a ModelInput to normalized action chunks.
+        transforms: maps observations to a ModelInput, and chunks to robot actions.
+        config: the settings that `build_model` makes this model from.
+        load_report: where each weight comes from; all empty for a policy with random weights.
+        provenance: what made the weights: command, data, versions; saved with every checkpoint.
+
+    Raises:
+        UserError: model and transforms do not fit one another.
+    """
+
+    model: VLAModel
+    transforms: Transforms
+    config: ModelConfig
+    load_report: LoadReport = field(default_factory=LoadReport)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        raise_faults(_misfits(self.config, self.transforms))
+
+    @property
+    def conventions(self) -> Conventions:
+        """Cameras, state and actions of the robot this policy is for."""
+        return self.transforms.conventions
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def chunk_shape(self) -> tuple[int, int]:
+        """(h, a) of one chunk as the model predicts it, which is the shape of its noise."""
+        return self.config.action_horizon, self.config.action_dim
+
+    def to(self, device: torch.device | str) -> Self:
+        """This policy, its weights moved to another device."""
+        self.model.to(device)
+        return self
+
+    def groups(self) -> dict[str, list[str]]:
+        """Leaf group -> parameter names, a partition of all parameters."""
+        return self.model.groups()
+
+    def act(
+        self,
+        observations: Sequence[Observation],
+        noise: npt.NDArray[np.float32] | Tensor | None = None,
+        num_steps: int | None = None,
+    ) -> list[npt.NDArray[np.float32]]:
+        """An action chunk float32[h, A] for each observation, in the robot's own units.
+
+        Args:
+            observations: b of them, at least one.
+            noise: float32[b, h, a], where the flow starts; torch's global generator draws it when
+                it is not given.
+            num_steps: Euler steps from noise to actions; the model's own number when not given.
+
+        Raises:
+            UserError: an observation does not meet the conventions.
+        """
+        samples = stacked([self.transforms.encode(each) for each in observations])
+        inputs = self.transforms.encode_batch(samples, self.device)
+        if noise is not None:
+            noise = torch.as_tensor(noise, dtype=torch.float32, device=self.device)
+        steps = self.config.num_sampling_steps if num_steps is None else num_steps
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad(), self._autocast():
+                chunks = self.model.sample_actions(inputs, noise=noise, num_steps=steps)
+        finally:
+            self.model.train(was_training)
+        decode = self.transforms.decode
+        return [
+            decode(chunk, each)
+            for chunk, each in zip(chunks.float().cpu().numpy(), observations, strict=True)
+        ]
+
+    def _autocast(self) -> torch.autocast:
+        """Computation in the type of the weights: inputs are float32 whatever the weights are."""
+        dtype = next(self.model.backbone.parameters()).dtype
+        is_low = dtype != torch.float32
+        return torch.autocast(self.device.type, dtype=dtype if is_low else None, enabled=is_low)
+
+
+def _misfits(config: ModelConfig, transforms: Transforms) -> list[str]:
+    faults = []
+    wanted = ModelShape.of(config)
+    for name in ModelShape.model_fields:
+        found, expected = getattr(transforms.shape, name), getattr(wanted, name)
+        if found != expected:
+            remedy = "Take both files from the same checkpoint."
+            where = f"transforms.json, shape.{name}"
+            faults.append(describe(where, str(found), f"{expected}, as in model.json", remedy))
+    size, rows = transforms.vocabulary_size, config.language.vocab_size
+    if size > rows:
+        faults.append(
+            describe(
+                "model.language.vocab_size",
+                str(rows),
+                f"at least {size}, the tokenizer's tokens",
+                "Raise language.vocab_size, or use the tokenizer the model was trained with.",
+            )
+        )
+    return faults

@@ -1,0 +1,139 @@
+"""What can be wrong with an observation, with actions, or with the parts of a Transforms."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_tools.conventions import CameraSpec, Conventions
+from data_tools.finite import nonfinite_faults
+from data_tools.stats import NormalizationStats
+from policy_ft.config.transforms import TransformsConfig
+from policy_ft.errors import describe, nearest
+from policy_ft.transforms.records import ModelShape, Statistics
+
+Array = npt.NDArray[Any]
+
+
+def image_faults(images: Mapping[str, Array], conventions: Conventions, where: str) -> list[str]:
+    """Cameras that are missing, extra, or not uint8[y, x, 3] of the declared size."""
+    faults = []
+    for camera in conventions.cameras:
+        if camera.name not in images:
+            hint = nearest(camera.name, images)
+            remedy = "Send an image of this camera, or train a policy without it"
+            remedy += f"; {hint}" if hint else "."
+            found, expected = f"the cameras {sorted(images)}", f"a camera {camera.name!r} too"
+            faults.append(describe(where, found, expected, remedy))
+        else:
+            faults += _misshaped(images[camera.name], camera, where)
+    extra = sorted(set(images) - set(conventions.camera_names))
+    if extra:
+        expected = f"{list(conventions.camera_names)} only"
+        remedy = "Leave the extra cameras out, or train a policy with them."
+        faults.append(describe(where, f"the extra cameras {extra}", expected, remedy))
+    return faults
+
+
+def _misshaped(image: Array, camera: CameraSpec, where: str) -> Iterator[str]:
+    expected = (camera.height, camera.width, 3)
+    if image.dtype != np.uint8 or image.shape != expected:
+        yield describe(
+            f"{where}, camera {camera.name!r}",
+            f"{image.dtype}{list(image.shape)}",
+            f"uint8{list(expected)}: rows, columns, RGB",
+            "Send the image as declared: not scaled to floats, not resized, not transposed.",
+        )
+
+
+def state_faults(state: Array, conventions: Conventions, where: str) -> list[str]:
+    """A state of another width, or with numbers that are not finite."""
+    names = conventions.state.names
+    if state.shape != (len(names),):
+        found = f"an array {list(state.shape)}"
+        remedy = "Send exactly these columns, in this order and in the robot's own units."
+        return [describe(f"{where}, state", found, f"[{len(names)}], {list(names)}", remedy)]
+    return nonfinite_faults(f"{where}, state", state[None], names)
+
+
+def action_faults(actions: Array, conventions: Conventions, horizon: int, where: str) -> list[str]:
+    """Actions of another width or number, or with numbers that are not finite."""
+    names = conventions.action.names
+    if actions.ndim != 2 or actions.shape[1] != len(names):
+        found = f"an array {list(actions.shape)}"
+        remedy = "Correct the action columns, or train a policy with this action width."
+        return [describe(f"{where}, actions", found, f"[h, {len(names)}], {list(names)}", remedy)]
+    if not 1 <= len(actions) <= horizon:
+        found, expected = f"{len(actions)} steps", f"1 to {horizon} (action_horizon)"
+        remedy = "Cut the actions to the horizon."
+        return [describe(f"{where}, actions", found, expected, remedy)]
+    return nonfinite_faults(f"{where}, actions", actions, names)
+
+
+def part_faults(
+    config: TransformsConfig, conventions: Conventions, shape: ModelShape, statistics: Statistics
+) -> list[str]:
+    """Every way in which the parts of a Transforms do not fit one another."""
+    return [
+        *_camera_faults(config, conventions, shape),
+        *_width_faults("state", len(conventions.state.names), shape.state_dim, statistics.state),
+        *_width_faults(
+            "action", len(conventions.action.names), shape.action_dim, statistics.actions
+        ),
+        *delta_faults(config, conventions),
+    ]
+
+
+def _camera_faults(
+    config: TransformsConfig, conventions: Conventions, shape: ModelShape
+) -> Iterator[str]:
+    if len(config.cameras) > shape.num_cameras:
+        found, expected = f"{list(config.cameras)}", f"at most {shape.num_cameras} (num_cameras)"
+        remedy = "Remove a camera, or raise num_cameras of a new model."
+        yield describe("transforms.cameras", found, expected, remedy)
+    if conventions.camera_names != config.cameras:
+        found, expected = f"the cameras {list(conventions.camera_names)}", f"{list(config.cameras)}"
+        remedy = "Take conventions.json and transforms.json from the same checkpoint."
+        yield describe("conventions", found, f"{expected}, as in transforms.cameras", remedy)
+    size = (shape.image_height, shape.image_width)
+    for camera in conventions.cameras:
+        where = f"conventions, camera {camera.name!r}"
+        if config.resize == "none" and (camera.height, camera.width) != size:
+            found = f"{camera.height} x {camera.width} pixels"
+            remedy = "Set transforms.resize to pil_bilinear_center_pad, or the model's image size."
+            yield describe(where, found, f"{size[0]} x {size[1]} with resize none", remedy)
+        if (camera.color_order, camera.orientation) != ("rgb", "upright"):
+            found = f"color_order {camera.color_order!r}, orientation {camera.orientation!r}"
+            remedy = "Declare how the images are stored, so that reading can turn them upright."
+            yield describe(where, found, "rgb and upright", remedy)
+
+
+def _width_faults(part: str, own: int, model: int, stats: NormalizationStats) -> Iterator[str]:
+    if own > model:
+        remedy = f"Raise {part}_dim of a new model, or use a checkpoint made for this robot."
+        yield describe(
+            f"model.{part}_dim", str(model), f"at least the robot's {own} columns", remedy
+        )
+    if len(stats.mean) != own:
+        found, expected = f"{len(stats.mean)} columns", f"{own}, as in the conventions"
+        remedy = "Compute the statistics again from this robot's data (statistics: data)."
+        yield describe(f"normalization_stats, {part}", found, expected, remedy)
+
+
+def delta_faults(config: TransformsConfig, conventions: Conventions) -> Iterator[str]:
+    """Delta actions that are no columns of both action and state, or are deltas already."""
+    action = conventions.action
+    for name in config.delta_actions:
+        where = f"transforms.delta_actions, {name!r}"
+        for part, names in (("action", action.names), ("state", conventions.state.names)):
+            if name not in names:
+                hint = nearest(name, names)
+                found = f"no {part} column of that name"
+                remedy = "Name a column that both action and state have"
+                remedy += f"; {hint}" if hint else "."
+                yield describe(where, found, f"one of {list(names)}", remedy)
+        reference = dict(zip(action.names, action.references, strict=True)).get(name, "absolute")
+        if reference != "absolute":
+            remedy = "Remove it: making it relative once more would train wrong targets."
+            yield describe(where, f"a column declared {reference!r}", "an absolute one", remedy)

@@ -1,0 +1,195 @@
+"""Small real things that many tests need: demonstrations, model settings, a whole policy."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_tools.conventions import ActionSpec, CameraSpec, Conventions, StateSpec
+from data_tools.episode import Dataset
+from data_tools.reader import open_dataset
+from data_tools.writer import EpisodeWriter
+from policy_ft.config.model import DecoderConfig, ExpertConfig, ModelConfig, VisionConfig
+from policy_ft.config.run import RunConfig
+from policy_ft.config.transforms import TransformsConfig
+from policy_ft.data.fitting import fit_transforms
+from policy_ft.models.build import build_model
+from policy_ft.policy import Policy
+from policy_ft.tokenization import train_tokenizer
+from policy_ft.transforms import ModelShape, Transforms
+
+SIZE = 32
+INSTRUCTIONS = ("Push the red block", "lift the  blue cylinder")
+Record = Callable[..., Dataset]
+
+
+def arm_conventions() -> Conventions:
+    """Two cameras, a four-column state, and actions whose x and y are absolute targets."""
+    return Conventions(
+        cameras=tuple(CameraSpec(name=n, height=SIZE, width=SIZE) for n in ("front", "wrist")),
+        state=StateSpec(names=("x", "y", "z", "opening"), units=("m",) * 4, frame="world"),
+        action=ActionSpec(
+            names=("x", "y", "gripper"),
+            units=("m", "m", "1"),
+            references=("absolute", "absolute", "absolute"),
+            low=(-1, -1, -1),
+            high=(1, 1, 1),
+        ),
+        control_hz=10,
+    )
+
+
+@pytest.fixture
+def conventions() -> Conventions:
+    return arm_conventions()
+
+
+def record_demos(path: Path, lengths: Sequence[int] = (5, 3, 9, 4), seed: int = 0) -> Dataset:
+    """Demonstrations of random walks: actions near the state, a gripper that never moves."""
+    rng = np.random.default_rng(seed)
+    with EpisodeWriter(path, arm_conventions()) as writer:
+        for index, length in enumerate(lengths):
+            state = rng.normal(0.0, 0.1, (length, 4)).cumsum(0).astype(np.float32)
+            moves = rng.normal(0.0, 0.05, (length, 2))
+            actions = np.column_stack([state[:, :2] + moves, np.full(length, -1.0)])
+            writer.add(
+                images={
+                    name: rng.integers(0, 256, (length, SIZE, SIZE, 3), dtype=np.uint8)
+                    for name in ("front", "wrist")
+                },
+                state=state,
+                actions=actions.astype(np.float32),
+                instruction=INSTRUCTIONS[index % 2],
+                success=True,
+                attributes={},
+            )
+    return open_dataset(path)
+
+
+@pytest.fixture(scope="session")
+def episodes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return record_demos(tmp_path_factory.mktemp("demos") / "arm.hdf5")
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    return lambda **changes: record_demos(tmp_path / "demos.hdf5", **changes)
+
+
+def small_model_config(**changes: object) -> ModelConfig:
+    """The smallest VLA of the real classes, with one slot, state and action column to spare."""
+    tower_args = {
+        "norm_layer": "groupnorm1",
+        "channels": [32, 32, 32, 32],
+        "stem_chs": 32,
+        "layers": [1, 1, 1, 1],
+    }
+    values = {
+        "image_height": SIZE,
+        "image_width": SIZE,
+        "num_cameras": 3,
+        "max_prompt_tokens": 16,
+        "state_dim": 5,
+        "action_dim": 4,
+        "action_horizon": 4,
+        "num_sampling_steps": 2,
+        "vision": VisionConfig(tower="resnetv2_18", tower_args=tower_args, feature_level=3),
+        "language": DecoderConfig(
+            family="llama",
+            vocab_size=300,
+            width=32,
+            depth=2,
+            mlp_width=48,
+            num_heads=4,
+            num_kv_heads=2,
+            head_dim=8,
+        ),
+        "expert": ExpertConfig(width=24, mlp_width=40),
+    }
+    return ModelConfig(**values | changes)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_json() -> str:
+    return train_tokenizer([text.lower() for text in INSTRUCTIONS], 280).to_str()
+
+
+FitTransforms = Callable[..., Transforms]
+
+
+@pytest.fixture
+def fitted(episodes: Dataset, tokenizer_json: str) -> FitTransforms:
+    """Transforms of the recorded demonstrations, with some settings changed."""
+
+    def fit(shape: ModelShape | None = None, **changes: object) -> Transforms:
+        return fit_transforms(
+            TransformsConfig(**{"cameras": ("front", "wrist"), **changes}),
+            episodes,
+            (0, 1, 2),
+            shape=shape or ModelShape.of(small_model_config()),
+            tokenizer_json=tokenizer_json,
+        )
+
+    return fit
+
+
+@pytest.fixture
+def policy(fitted: FitTransforms) -> Policy:
+    """A policy whose every weight is random: zero initialization would hide mistakes."""
+    config = small_model_config()
+    model = build_model(config)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return Policy(model.eval(), fitted(), config, provenance={"command": "made for a test"})
+
+
+MakeConfig = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def small_model() -> Callable[..., dict[str, object]]:
+    """The small model's settings as YAML would give them, with some changed."""
+    return lambda **changes: small_model_config(**changes).model_dump(mode="json")
+
+
+@pytest.fixture
+def run_config(tmp_path: Path) -> MakeConfig:
+    """Settings of a tiny, deterministic run from random weights; blocks given by name change it."""
+    model = small_model_config()
+
+    def make(**changes: dict[str, object] | int | str) -> RunConfig:
+        values: dict[str, object] = {
+            "seed": 3,
+            "output_dir": str(tmp_path / "run"),
+            "policy": {
+                "kind": "new",
+                "model": model.model_dump(mode="json"),
+                "transforms": {"cameras": ["front", "wrist"]},
+                "tokenizer": {"train": 280},
+            },
+            "data": {"path": str(tmp_path / "demos.hdf5"), "num_workers": 0},
+            "tuning": {"ema": {"decay": 0.9}},
+            "optimizer": {"lr": 1e-3, "final_lr": 1e-4, "warmup_steps": 2, "decay_steps": 20},
+            "training": {
+                "steps": 6,
+                "batch_size": 4,
+                "deterministic": True,
+                "num_threads": 1,
+                "log_every": 2,
+                "save_every": 3,
+            },
+            "validation": {"every": 3, "num_windows": 4, "num_noise": 1, "times": [0.3, 0.8]},
+        }
+        for block, value in changes.items():
+            present = values.get(block)
+            is_merged = isinstance(value, dict) and isinstance(present, dict)
+            values[block] = {**present, **value} if is_merged else value
+        if not (tmp_path / "demos.hdf5").exists():
+            record_demos(tmp_path / "demos.hdf5")
+        return RunConfig.model_validate(values)
+
+    return make
