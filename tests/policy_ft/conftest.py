@@ -21,6 +21,9 @@ from policy_ft.tokenization import train_tokenizer
 from policy_ft.transforms import ModelShape, Transforms
 
 SIZE = 32
+
+# on tensors this small a second thread costs more than it brings, and much more on a busy machine
+torch.set_num_threads(1)
 INSTRUCTIONS = ("Push the red block", "lift the  blue cylinder")
 Record = Callable[..., Dataset]
 
@@ -177,6 +180,7 @@ def run_config(tmp_path: Path) -> MakeConfig:
             "training": {
                 "steps": 6,
                 "batch_size": 4,
+                "precision": "fp32",
                 "deterministic": True,
                 "num_threads": 1,
                 "log_every": 2,

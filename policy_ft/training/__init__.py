@@ -1,0 +1,1 @@
+"""The training loop: steps, validation, selection, checkpoints that survive a kill, metrics."""

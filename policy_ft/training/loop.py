@@ -1,0 +1,291 @@
+"""The training loop, from built objects to checkpoints. Every fine-tuning method uses it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from accelerate import Accelerator
+from torch import Tensor
+
+from data_tools.episode import Dataset
+from policy_ft.checkpoints.native import WEIGHTS_FILE
+from policy_ft.checkpoints.weights import read_weights
+from policy_ft.config.loader import dump_config
+from policy_ft.config.run import RunConfig
+from policy_ft.data.loader import BatchLoader
+from policy_ft.data.split import split_episodes
+from policy_ft.data.windows import WindowDataset
+from policy_ft.policy import Policy
+from policy_ft.training import state as states
+from policy_ft.training.hooks import Hook, require_unique_names
+from policy_ft.training.launch import (
+    autocast_dtype,
+    numerics,
+    seed_dropout,
+    start_accelerator,
+)
+from policy_ft.training.metrics import MetricsLog, Record, read_metrics
+from policy_ft.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from policy_ft.training.progress import ProgressDisplay, Stopwatch, groups_table
+from policy_ft.training.rollouts import success_in_rollouts
+from policy_ft.training.selection import Best, better
+from policy_ft.training.state import TrainingState
+from policy_ft.training.step import TrainStep, to_device
+from policy_ft.training.validation import Validation
+from policy_ft.tuning.averaging import Ema
+from policy_ft.tuning.groups import GroupPlan, plan_groups
+
+CONFIG_FILE = "config.yaml"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run left on disk.
+
+    Attributes:
+        directory: the run's output directory.
+        last_checkpoint: the policy after the last step.
+        best_checkpoint: the best policy: by rollouts where the run had them, else by validation
+            loss.
+        metrics: every record of metrics.jsonl, in order.
+    """
+
+    directory: Path
+    last_checkpoint: Path
+    best_checkpoint: Path
+    metrics: list[Record]
+
+
+def train(
+    config: RunConfig,
+    policy: Policy,
+    episodes: Dataset,
+    *,
+    resume: bool = False,
+    hooks: Sequence[Hook] = (),
+) -> TrainResult:
+    """Trains `policy` on `episodes` as `config` says.
+
+    Afterwards `policy` holds the weights of the last checkpoint, in evaluation mode.
+    Under a distributed launcher every rank calls this with the same arguments; the ranks share each
+    global batch.
+
+    Args:
+        config: the run's settings.
+        policy: trained in place.
+        episodes: demonstrations; whole episodes are held out for validation.
+        resume: go on from the newest complete checkpoint in the output directory; from step 0 when
+            there is none.
+        hooks: plugs that act after each step and whose state lies in every checkpoint.
+
+    Raises:
+        UserError: settings that cannot be honoured, an output directory in use, a resumed run whose
+            settings or data have changed, or a loss or gradient that is not finite (raised before
+            it touches the weights).
+    """
+    require_unique_names(hooks)
+    directory = Path(config.output_dir)
+    checkpoints = directory / "checkpoints"
+    accelerator = start_accelerator()
+    start = states.starting_point(checkpoints, resume=resume)
+    with numerics(config.training):
+        run = _build(config, policy, episodes, hooks, accelerator)
+        if start is not None:
+            states.restore(run.state, start)
+        if accelerator.is_main_process:
+            checkpoints.mkdir(parents=True, exist_ok=True)
+            states.remove_temporaries(checkpoints)
+            if start is not None:
+                states.tidy(checkpoints, config.training.keep, run.state.best)
+            (directory / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
+        accelerator.wait_for_everyone()
+        run.go()
+    last = states.step_directory(checkpoints, run.state.train_step)
+    best = run.state.best
+    assert best is not None, "the last step is always measured"
+    read_weights([last / WEIGHTS_FILE], policy.model)
+    policy.model.eval()
+    return TrainResult(
+        directory=directory,
+        last_checkpoint=last,
+        best_checkpoint=states.step_directory(checkpoints, best.train_step),
+        metrics=read_metrics(directory),
+    )
+
+
+@dataclass
+class _Run:
+    """One run's built objects, and the order in which they act."""
+
+    config: RunConfig
+    accelerator: Accelerator
+    checkpoints: Path
+    state: TrainingState
+    plan: GroupPlan
+    take_step: TrainStep
+    loader: BatchLoader
+    validation: Validation
+    display: ProgressDisplay
+
+    def go(self) -> None:
+        """Every step that is left to do."""
+        state, training = self.state, self.config.training
+        self.display.console.print(groups_table(self.plan.table()))
+        if state.train_step >= training.steps:
+            self.display.say(
+                f"{self.config.output_dir}: all {training.steps} steps are done; nothing to do."
+            )
+            return
+        if state.train_step:
+            self.display.say(f"going on after step {state.train_step}")
+        clock = Stopwatch()
+        with (
+            self.display,
+            self._metrics() as metrics,
+            closing(self.loader.iter_from(state.train_step)) as batches,
+        ):
+            while state.train_step < training.steps:
+                self._one_step(batches, clock)
+                self._after_step(metrics, clock)
+
+    def _one_step(self, batches: Iterator[list[dict[str, Tensor]]], clock: Stopwatch) -> None:
+        state, transforms = self.state, self.state.policy.transforms
+        with clock.measure("data"):
+            samples = next(batches)
+        with clock.measure("encode"):
+            micro_batches = [
+                to_device(each, transforms, self.accelerator.device) for each in samples
+            ]
+        with clock.measure("step"):
+            seed_dropout(self.config.seed, state.train_step, self.accelerator.process_index)
+            set_learning_rate(
+                state.optimizer, learning_rate(state.train_step, self.config.optimizer)
+            )
+            state.recent.append(self.take_step(state.train_step + 1, micro_batches))
+            if state.ema is not None:
+                state.ema.update()
+        state.train_step += 1
+        for hook in state.hooks:
+            hook.after_step(state.train_step, state.policy.model)
+
+    def _after_step(self, metrics: MetricsLog | None, clock: Stopwatch) -> None:
+        state, config = self.state, self.config
+        self.display.advance(state.train_step)
+        if self._is_due(config.training.log_every):
+            self._record(metrics, "train", self._means(clock))
+            state.recent.clear()
+        improved = self._assess(metrics)
+        if improved or self._is_due(config.training.save_every):
+            if metrics is not None:
+                metrics.sync()
+                states.save_checkpoint(state, self.checkpoints)
+                states.tidy(self.checkpoints, config.training.keep, state.best)
+            self.accelerator.wait_for_everyone()
+
+    def _assess(self, metrics: MetricsLog | None) -> bool:
+        """Validates and rolls out when due, with the averages; whether it is the best so far."""
+        state, before = self.state, self.state.best
+        for candidate in self._candidates(metrics):
+            state.best = better(state.best, candidate)
+        return state.best != before
+
+    def _candidates(self, metrics: MetricsLog | None) -> Iterator[Best]:
+        """This step, measured by what selects the best checkpoint, when that is due."""
+        state, evaluation = self.state, self.config.evaluation
+        if self._is_due(self.config.validation.every):
+            with self._averaged():
+                values = self.validation.run(state.policy)
+            self._record(metrics, "validation", values)
+            if evaluation == "off":
+                yield Best(state.train_step, "validation_loss", values["loss"])
+        if evaluation != "off" and self._is_due(evaluation.every):
+            with self._averaged():
+                values = success_in_rollouts(state.policy, evaluation, self.accelerator)
+            self._record(metrics, "rollout", values)
+            yield Best(state.train_step, "rollout_success_rate", values["success_rate"])
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        model, ema = self.state.policy.model, self.state.ema
+        model.eval()
+        with ema.swapped() if ema is not None else nullcontext():
+            yield
+        self.plan.set_modes(model)
+
+    def _is_due(self, every: int) -> bool:
+        return (
+            self.state.train_step % every == 0
+            or self.state.train_step == self.config.training.steps
+        )
+
+    def _means(self, clock: Stopwatch) -> dict[str, float]:
+        losses, norms = zip(*self.state.recent, strict=True)
+        return {
+            "loss": fmean(losses),
+            "grad_norm": fmean(norms),
+            "lr": learning_rate(self.state.train_step - 1, self.config.optimizer),
+            **clock.lap(self.config.training.batch_size),
+        }
+
+    def _record(self, metrics: MetricsLog | None, kind: str, values: dict[str, float]) -> None:
+        self.display.show(self.state.train_step, kind, values)
+        if metrics is not None:
+            metrics.write(self.state.train_step, kind, values)
+
+    @contextmanager
+    def _metrics(self) -> Iterator[MetricsLog | None]:
+        """The record of the run on the first rank, None on the others."""
+        if not self.accelerator.is_main_process:
+            yield None
+            return
+        directory, tensorboard = Path(self.config.output_dir), self.config.training.tensorboard
+        with MetricsLog(directory, self.state.train_step, tensorboard=tensorboard) as metrics:
+            yield metrics
+
+
+def _build(
+    config: RunConfig,
+    policy: Policy,
+    episodes: Dataset,
+    hooks: Sequence[Hook],
+    accelerator: Accelerator,
+) -> _Run:
+    model = policy.model
+    plan = plan_groups(model, config.tuning.groups, config.optimizer)
+    plan.apply(model)
+    model.float()  # the weights the optimizer works on; bfloat16 would lose most small updates
+    wrapped = accelerator.prepare(model)
+    optimizer = build_optimizer(model, plan, config.optimizer)
+    ema = None if config.tuning.ema == "off" else Ema(model, config.tuning.ema.decay)
+    kept, held_out = split_episodes(episodes, config.data.validation_fraction, config.seed)
+    windows = WindowDataset(episodes, kept, policy.transforms)
+    dtype = autocast_dtype(config.training, accelerator.device)
+    return _Run(
+        config=config,
+        accelerator=accelerator,
+        checkpoints=Path(config.output_dir) / "checkpoints",
+        state=TrainingState(policy, optimizer, ema, hooks, config, episodes.fingerprint),
+        plan=plan,
+        take_step=TrainStep(
+            accelerator, wrapped, optimizer, windows, config.optimizer.clip_norm, dtype
+        ),
+        loader=BatchLoader(
+            windows,
+            seed=config.seed,
+            batch_size=config.training.batch_size,
+            num_draws=config.training.noise_draws,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+            accumulation_steps=config.training.accumulation_steps,
+            num_workers=config.data.num_workers,
+            prefetch=config.data.prefetch,
+        ),
+        validation=Validation(
+            WindowDataset(episodes, held_out, policy.transforms), config, accelerator, dtype
+        ),
+        display=ProgressDisplay(
+            num_steps=config.training.steps, is_main=accelerator.is_main_process
+        ),
+    )

@@ -1,0 +1,294 @@
+"""What a killed run needs to go on with the same bits, beside each policy, complete or absent.
+
+    <output_dir>/checkpoints/
+        step_00000100/                  a native policy directory: averages where they are on
+            training_state/
+                state.json              step, best step so far, settings, fingerprint of the data
+                weights.safetensors     what the optimizer works on, float32, and every buffer
+                optimizer.safetensors   "<parameter>/<exp_avg | exp_avg_sq | step>"
+                hook_<name>.safetensors one for each hook
+        best -> step_00000100           links, for people and scripts
+        last -> step_00000100
+
+A step directory appears by one rename after everything in it has reached the disk. Randomness and
+the loader have no state: they are functions of (seed, epoch, sample id, draw) and of the step.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from policy_ft.checkpoints.atomic import atomic_directory
+from policy_ft.checkpoints.native import WEIGHTS_FILE, write_policy
+from policy_ft.checkpoints.report import own_tensors
+from policy_ft.checkpoints.weights import read_weights
+from policy_ft.config.run import RunConfig
+from policy_ft.errors import UserError, describe, raise_faults, read_json
+from policy_ft.policy import Policy
+from policy_ft.training.hooks import Hook
+from policy_ft.training.selection import Best
+from policy_ft.transforms import Transforms
+from policy_ft.tuning.averaging import Ema
+
+FORMAT = "policy_ft training state/1"
+STATE_DIRECTORY, STATE_FILE = "training_state", "state.json"
+UNFINISHED, DELETED = ".unfinished", ".deleted"  # the first is atomic_directory's
+STEP_NAME = re.compile(r"step_\d{8}")
+
+# Where, how long and how fast a run goes; what each step computes changes at most by rounding.
+HARMLESS = (
+    "output_dir",
+    "data.path",
+    "data.collect",
+    "data.num_workers",
+    "data.prefetch",
+    "training.steps",
+    "training.accumulation_steps",
+    "training.num_threads",
+    "training.log_every",
+    "training.save_every",
+    "training.keep",
+    "training.tensorboard",
+    "evaluation.num_envs",
+)
+
+
+@dataclass
+class TrainingState:
+    """Everything that changes while a run goes on, and what a resumed run must agree with.
+
+    `recent` holds the loss and gradient norm of each step since the last record, for the means in
+    the next one.
+    """
+
+    policy: Policy
+    optimizer: torch.optim.Optimizer
+    ema: Ema | None
+    hooks: Sequence[Hook]
+    config: RunConfig
+    data_fingerprint: str
+    train_step: int = 0
+    best: Best | None = None
+    recent: list[tuple[float, float]] = field(default_factory=list)
+
+
+def save_checkpoint(state: TrainingState, checkpoints: Path) -> Path:
+    """Writes `checkpoints/step_<train_step>` and returns its path; a kill leaves all of it or none.
+
+    Saving a step that is there already changes nothing: the same step has the same content.
+    """
+    target = step_directory(checkpoints, state.train_step)
+    if not target.exists():
+        averages = None if state.ema is None else state.ema.state_dict()
+        provenance = {
+            **state.policy.provenance,
+            "train_step": state.train_step,
+            "seed": state.config.seed,
+            "data": list(state.config.data.path),
+            "data_fingerprint": state.data_fingerprint,
+            "weights": "last" if state.ema is None else f"average, decay {state.ema.decay}",
+        }
+        if state.config.evaluation != "off":
+            provenance["replan_steps"] = state.config.evaluation.replan_steps
+        with atomic_directory(target) as unfinished:
+            write_policy(replace(state.policy, provenance=provenance), unfinished, averages)
+            _write_training_state(state, unfinished / STATE_DIRECTORY)
+    return target
+
+
+def restore(state: TrainingState, checkpoint: Path) -> None:
+    """Puts model, averages, optimizer, hooks and step back to what `save_checkpoint` saw.
+
+    Raises:
+        UserError: the settings, transforms or data differ from the saved run's in a way that
+            changes the result.
+    """
+    directory, model = checkpoint / STATE_DIRECTORY, state.policy.model
+    saved = read_json(directory / STATE_FILE)
+    _require_same_run(state, saved, checkpoint)
+    read_weights([checkpoint / WEIGHTS_FILE], model)
+    if state.ema is not None:
+        averages = {name: own_tensors(model)[name] for name in state.ema.state_dict()}
+        state.ema.load_state_dict(averages, saved["train_step"])
+    own = load_file(directory / "weights.safetensors")
+    tensors = own_tensors(model)
+    with torch.no_grad():
+        for name, weight in own.items():
+            tensors[name].copy_(weight)
+    _load_optimizer(state.optimizer, model, load_file(directory / "optimizer.safetensors"))
+    for hook in state.hooks:
+        hook.load_state_dict(load_file(directory / f"hook_{hook.name}.safetensors"))
+    state.train_step = saved["train_step"]
+    state.best = Best.from_json(saved["best"]) if saved["best"] else None
+    state.recent = [(loss, grad_norm) for loss, grad_norm in saved["recent"]]
+
+
+def starting_point(checkpoints: Path, *, resume: bool) -> Path | None:
+    """The newest complete checkpoint when a run is resumed, None for a fresh start.
+
+    Raises:
+        UserError: there are checkpoints, and the run was not asked to resume; or the newest cannot
+            be gone on from.
+    """
+    steps = _steps(checkpoints)
+    if not steps:
+        return None
+    if not resume:
+        raise UserError(
+            describe(
+                str(checkpoints),
+                f"{steps[-1].name} of an earlier run",
+                "an output directory without checkpoints",
+                "Add --resume to go on with that run, or choose another output_dir.",
+            )
+        )
+    if not (steps[-1] / STATE_DIRECTORY / STATE_FILE).is_file():
+        raise UserError(
+            describe(
+                str(steps[-1]),
+                f"no {STATE_DIRECTORY}/{STATE_FILE}",
+                "the state of the training that made this policy",
+                "Move this directory elsewhere to go on from the one before it.",
+            )
+        )
+    return steps[-1]
+
+
+def step_directory(checkpoints: Path, train_step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return checkpoints / f"step_{train_step:08d}"
+
+
+def remove_temporaries(checkpoints: Path) -> None:
+    """Deletes what a kill left half-written or half-deleted."""
+    for path in checkpoints.glob(".*"):
+        if path.suffix not in (UNFINISHED, DELETED):
+            continue
+        if path.is_symlink():
+            path.unlink()
+        else:
+            shutil.rmtree(path)
+
+
+def tidy(checkpoints: Path, keep: int, best: Best | None) -> None:
+    """Points `last` and `best` at their steps; deletes all but the newest `keep` and the best."""
+    steps = _steps(checkpoints)
+    kept = steps[-keep:]
+    _link(checkpoints / "last", steps[-1])
+    if best is not None:
+        kept.append(step_directory(checkpoints, best.train_step))
+        _link(checkpoints / "best", kept[-1])
+    for path in steps:
+        if path not in kept:
+            # renamed first, so that a kill leaves no half of a checkpoint under its name
+            doomed = path.with_name(f".{path.name}{DELETED}")
+            os.replace(path, doomed)
+            shutil.rmtree(doomed)
+
+
+def _steps(checkpoints: Path) -> list[Path]:
+    return sorted(path for path in checkpoints.glob("step_*") if STEP_NAME.fullmatch(path.name))
+
+
+def _link(link: Path, target: Path) -> None:
+    temporary = link.with_name(f".{link.name}{UNFINISHED}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target.name)
+    os.replace(temporary, link)
+
+
+def _write_training_state(state: TrainingState, directory: Path) -> None:
+    directory.mkdir()
+    model = state.policy.model
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    buffers = {name for name, _ in model.named_buffers()}
+    own = {name: value for name, value in own_tensors(model).items() if name in trained | buffers}
+    files = {"weights": own, "optimizer": _optimizer_tensors(state.optimizer, model)}
+    files |= {f"hook_{hook.name}": hook.state_dict() for hook in state.hooks}
+    for name, tensors in files.items():
+        on_host = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        save_file(on_host, directory / f"{name}.safetensors")
+    saved = {
+        "format": FORMAT,
+        "train_step": state.train_step,
+        "best": state.best.as_json() if state.best else None,
+        "recent": state.recent,
+        "data_fingerprint": state.data_fingerprint,
+        "config": state.config.model_dump(mode="json"),
+    }
+    (directory / STATE_FILE).write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    return {
+        f"{name}/{key}": value
+        for name, parameter in model.named_parameters()
+        if parameter in optimizer.state
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def _load_optimizer(
+    optimizer: torch.optim.Optimizer, model: nn.Module, saved: Mapping[str, Tensor]
+) -> None:
+    parameters = dict(model.named_parameters())
+    for full_name, value in saved.items():
+        name, key = full_name.rsplit("/", 1)
+        parameter = parameters[name]
+        optimizer.state[parameter][key] = value.to(parameter.device)
+
+
+def _require_same_run(state: TrainingState, saved: Mapping[str, Any], checkpoint: Path) -> None:
+    if saved["format"] != FORMAT:
+        remedy = "Resume with the version of policy_ft that began the run."
+        where = f"{checkpoint / STATE_DIRECTORY / STATE_FILE}, format"
+        raise UserError(describe(where, repr(saved["format"]), repr(FORMAT), remedy))
+    before, now = _flat(saved["config"]), _flat(state.config.model_dump(mode="json"))
+    changed = {
+        key: (repr(now.get(key, "no value")), repr(before.get(key, "no value")))
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not _is_harmless(key)
+    }
+    fingerprints = state.data_fingerprint, saved["data_fingerprint"]
+    if fingerprints[0] != fingerprints[1]:
+        found, expected = (f"fingerprint {fingerprint[:12]}" for fingerprint in fingerprints)
+        changed["data"] = found, expected
+    files = (checkpoint / STATE_DIRECTORY).glob("hook_*.safetensors")
+    hooks = sorted(path.stem.removeprefix("hook_") for path in files)
+    if hooks != sorted(hook.name for hook in state.hooks):
+        changed["hooks"] = str(sorted(hook.name for hook in state.hooks)), str(hooks)
+    if Transforms.load(checkpoint) != state.policy.transforms:
+        changed["policy.transforms"] = "other transforms", "those of the checkpoint"
+    raise_faults(
+        describe(
+            f"resuming {checkpoint}, {key}",
+            found,
+            f"{expected}, as the run began",
+            "Set it back, or start a new run in another output_dir.",
+        )
+        for key, (found, expected) in changed.items()
+    )
+
+
+def _is_harmless(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in HARMLESS)
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, object]:
+    """{"a.b": 1} from {"a": {"b": 1}}; lists stay whole."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        k: v
+        for key, inner in value.items()
+        for k, v in _flat(inner, f"{prefix}.{key}" if prefix else key).items()
+    }

@@ -1,0 +1,240 @@
+"""Which parameters learn, and how fast: named groups, ordered rules, first match wins."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal, Protocol
+
+from torch import nn
+
+from data_tools.errors import nearest
+from policy_ft.config.run import GroupRule, OptimizerConfig
+from policy_ft.errors import UserError, describe
+
+ParameterState = Literal["trained", "frozen", "dormant"]
+
+
+class GroupedModel(Protocol):
+    """What a model tells about its own parameters."""
+
+    @property
+    def dormant(self) -> tuple[str, ...]:
+        """Names of the parameters that no active loss can reach."""
+
+    def groups(self) -> dict[str, list[str]]:
+        """Leaf group -> parameter names; together a partition of all parameters."""
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that must not decay: norms, biases, embeddings."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """As torch.nn.Module.named_parameters."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the rules decided for one parameter."""
+
+    parameter: str
+    leaf: str
+    pattern: str
+    state: ParameterState
+    num_values: int
+    lr_scale: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One line of the table printed before step 0: one top-level group under one rule."""
+
+    group: str
+    pattern: str
+    state: ParameterState
+    tensors: int
+    parameters: int
+    lr: float
+    weight_decay: float
+    decayed_tensors: int
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """The decision for every parameter of a model, in the model's order."""
+
+    assignments: tuple[Assignment, ...]
+    lr: float
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Names of the parameters that learn, in the model's order."""
+        return tuple(a.parameter for a in self.assignments if a.state == "trained")
+
+    def table(self) -> list[GroupRow]:
+        """Rows that together cover every parameter exactly once."""
+        keyed: dict[tuple[str, str, ParameterState], list[Assignment]] = {}
+        for a in self.assignments:
+            keyed.setdefault((a.leaf.split(".")[0], a.pattern, a.state), []).append(a)
+        return [self._row(key, members) for key, members in keyed.items()]
+
+    def _row(self, key: tuple[str, str, ParameterState], members: list[Assignment]) -> GroupRow:
+        group, pattern, state = key
+        return GroupRow(
+            group=group,
+            pattern=pattern,
+            state=state,
+            tensors=len(members),
+            parameters=sum(a.num_values for a in members),
+            lr=self.lr * members[0].lr_scale if state == "trained" else 0.0,
+            weight_decay=max(a.weight_decay for a in members) if state == "trained" else 0.0,
+            decayed_tensors=sum(a.weight_decay > 0 for a in members) if state == "trained" else 0,
+        )
+
+    def apply(self, model: nn.Module) -> None:
+        """Sets requires_grad as planned, and the modes of the modules.
+
+        Must come before the model is wrapped for distributed training: a wrapper fixes its
+        parameter set then.
+        """
+        trained = set(self.trained)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in trained)
+        self.set_modes(model)
+
+    def set_modes(self, model: nn.Module) -> None:
+        """Training mode (dropout, batch statistics) for what learns, evaluation for the rest."""
+        model.train()
+        frozen = {a.parameter for a in self.assignments if a.state == "frozen"}
+        for prefix, module in model.named_modules():
+            owned = [
+                f"{prefix}.{name}" if prefix else name for name, _ in module.named_parameters()
+            ]
+            if owned and frozen.issuperset(owned):
+                module.eval()
+
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, object]]:
+        """What torch optimizers take: a group for each pair of rate scale and weight decay."""
+        parameters = dict(model.named_parameters())
+        keyed: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for a in self.assignments:
+            if a.state == "trained":
+                keyed.setdefault((a.lr_scale, a.weight_decay), []).append(parameters[a.parameter])
+        return [
+            {"params": members, "lr": self.lr * scale, "lr_scale": scale, "weight_decay": decay}
+            for (scale, decay), members in keyed.items()
+        ]
+
+
+def plan_groups(
+    model: GroupedModel, rules: Sequence[GroupRule], optimizer: OptimizerConfig
+) -> GroupPlan:
+    """The rate, decay and state of every parameter: the first rule that matches decides.
+
+    A pattern is a group's name (and then covers every leaf below it), a shell-style pattern over
+    group names, or one over parameter names. Parameters that no rule matches learn at the
+    optimizer's own rate. After google-research/big_vision `optax.py`: ordered patterns, each
+    parameter covered, no pattern in vain.
+
+    Example: rules `vision` (frozen), `language.layers.*` (lr_scale 0.1) freeze all of `vision.stem`
+        and `vision.layers.3`, slow `language.layers.0`, and leave `language.embed` and
+        `expert.layers.0` at full rate.
+
+    Raises:
+        UserError: a pattern matches nothing, or only what earlier rules took, or nothing is left to
+            learn.
+    """
+    leaf_of = {name: leaf for leaf, names in model.groups().items() for name in names}
+    shapes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    _require_partition(leaf_of, shapes)
+    rule_of = _first_matches(rules, leaf_of, shapes)
+    dormant, undecayed = set(model.dormant), model.no_weight_decay()
+    assignments = []
+    for name, num_values in shapes.items():
+        rule = rule_of.get(name)
+        is_frozen = rule is not None and rule.frozen
+        decay = (
+            optimizer.weight_decay
+            if rule is None or rule.weight_decay == "optimizer"
+            else rule.weight_decay
+        )
+        assignments.append(
+            Assignment(
+                parameter=name,
+                leaf=leaf_of[name],
+                pattern="*" if rule is None else rule.pattern,
+                state="frozen" if is_frozen else "dormant" if name in dormant else "trained",
+                num_values=num_values,
+                lr_scale=1.0 if rule is None else rule.lr_scale,
+                weight_decay=0.0 if name in undecayed else decay,
+            )
+        )
+    plan = GroupPlan(tuple(assignments), optimizer.lr)
+    if not plan.trained:
+        raise UserError(
+            describe(
+                "tuning.groups",
+                f"rules {[rule.pattern for rule in rules]} that leave no tensor to train",
+                "at least one tensor that learns",
+                "Remove a frozen rule, or put a rule that is not frozen before it.",
+            )
+        )
+    return plan
+
+
+def matches(pattern: str, leaf: str, parameter: str) -> bool:
+    """Whether a pattern names the leaf group, a group above it, or the parameter itself."""
+    parts = leaf.split(".")
+    names = [".".join(parts[: end + 1]) for end in range(len(parts))]
+    return any(fnmatchcase(name, pattern) for name in [*names, parameter])
+
+
+def _first_matches(
+    rules: Sequence[GroupRule], leaf_of: Mapping[str, str], shapes: Mapping[str, int]
+) -> dict[str, GroupRule]:
+    rule_of: dict[str, GroupRule] = {}
+    faults = []
+    for place, rule in enumerate(rules):
+        hits = [name for name in shapes if matches(rule.pattern, leaf_of[name], name)]
+        fresh = [name for name in hits if name not in rule_of]
+        if not hits:
+            faults.append(_matches_nothing(place, rule, leaf_of))
+        elif not fresh:
+            faults.append(
+                describe(
+                    f"tuning.groups[{place}].pattern",
+                    f"{rule.pattern!r}, whose {len(hits)} tensors all belong to earlier rules",
+                    "a pattern that decides for at least one tensor",
+                    "Move the narrower rule before the wider one, or remove it.",
+                )
+            )
+        rule_of.update({name: rule for name in fresh})
+    if faults:
+        raise UserError(faults)
+    return rule_of
+
+
+def _matches_nothing(place: int, rule: GroupRule, leaf_of: Mapping[str, str]) -> str:
+    leaves = sorted(set(leaf_of.values()))
+    above = {
+        ".".join(leaf.split(".")[:end]) for leaf in leaves for end in range(1, leaf.count(".") + 1)
+    }
+    candidates = sorted({*leaves, *above, *leaf_of})
+    tops = sorted({leaf.split(".")[0] for leaf in leaves})
+    hint = nearest(rule.pattern, candidates)
+    return describe(
+        f"tuning.groups[{place}].pattern",
+        f"{rule.pattern!r}, which matches no group and no parameter",
+        f"a name or pattern of a group below {tops}, or of a parameter",
+        f"Correct the pattern. {hint}".strip(),
+    )
+
+
+def _require_partition(leaf_of: Mapping[str, str], shapes: Mapping[str, int]) -> None:
+    if leaf_of.keys() != shapes.keys():
+        uncovered, unknown = (
+            sorted(shapes.keys() - leaf_of.keys()),
+            sorted(leaf_of.keys() - shapes.keys()),
+        )
+        raise ValueError(
+            f"model.groups() leaves out {uncovered} and names {unknown}; expected a partition"
+        )

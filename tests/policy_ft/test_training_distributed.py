@@ -1,0 +1,78 @@
+"""Two processes that share each batch compute what one process computes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from policy_ft import assemble
+
+SCRIPT = """
+import sys
+from accelerate import PartialState
+from policy_ft import assemble
+from policy_ft.checkpoints.weights import weights_hash
+from policy_ft.config.loader import load_config
+
+class HashOfEachStep:
+    name = "hashes"
+
+    def after_step(self, train_step, model):
+        with open(f"{sys.argv[2]}/rank{PartialState().process_index}.txt", "a") as file:
+            file.write(weights_hash(model) + "\\n")
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+assemble.train(load_config(sys.argv[1]), hooks=[HashOfEachStep()])
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def launch_on_two_cpu_processes(*arguments: str) -> None:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
+    command += ["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+    command += ["--dynamo_backend", "no", "--main_process_port", str(free_port()), *arguments]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def records(metrics, kind: str, *names: str) -> list[list[float]]:
+    return [[row[name] for name in names] for row in metrics if row["kind"] == kind]
+
+
+@pytest.mark.slow
+def test_two_processes_compute_what_one_computes(run_config, tmp_path):
+    """Masks are uneven (episodes of 3 to 9 steps, chunks of 4) and batches are accumulated."""
+    training = {"batch_size": 8, "accumulation_steps": 2, "noise_draws": 2, "log_every": 1}
+    alone = assemble.train(run_config(training=training)).metrics
+    config = run_config(training=training, output_dir=str(tmp_path / "two"))
+    (tmp_path / "run.yaml").write_text(json.dumps(config.model_dump(mode="json")))
+    (tmp_path / "train.py").write_text(SCRIPT)
+    launch_on_two_cpu_processes(
+        str(tmp_path / "train.py"), str(tmp_path / "run.yaml"), str(tmp_path)
+    )
+    together = [
+        json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()
+    ]
+    for kind, names in (("train", ("loss", "lr")), ("validation", ("loss", "action_mse"))):
+        expected, found = records(alone, kind, *names), records(together, kind, *names)
+        assert len(found) == len(expected)
+        for one, two in zip(expected, found, strict=True):
+            assert two == pytest.approx(one, rel=1e-5)
+    hashes = [Path(tmp_path / f"rank{rank}.txt").read_text().splitlines() for rank in (0, 1)]
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes[0])) == config.training.steps, "the weights moved at every step"

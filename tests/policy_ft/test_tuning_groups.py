@@ -1,0 +1,191 @@
+"""Named groups: first match wins, every parameter is covered, nothing is matched in vain."""
+
+import pytest
+import torch
+from torch import nn
+
+from policy_ft.config.run import GroupRule, OptimizerConfig
+from policy_ft.errors import UserError
+from policy_ft.tuning.groups import plan_groups
+
+OPTIMIZER = OptimizerConfig(lr=1e-3, weight_decay=0.1)
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.norm = nn.BatchNorm1d(3)
+        self.dropout = nn.Dropout(0.5)
+
+
+class TwoTowers(nn.Module):
+    """Two vision blocks, a language block one of whose biases no loss reaches, and a head."""
+
+    dormant = ("language.linear.bias",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vision = nn.ModuleList([Block(), Block()])
+        self.language = Block()
+        self.head = nn.Linear(3, 2)
+
+    def groups(self) -> dict[str, list[str]]:
+        groups: dict[str, list[str]] = {}
+        for name, _ in self.named_parameters():
+            parts = name.split(".")
+            leaf = f"vision.layers.{parts[1]}" if parts[0] == "vision" else parts[0]
+            groups.setdefault(leaf, []).append(name)
+        return groups
+
+    def no_weight_decay(self) -> set[str]:
+        return {name for name, parameter in self.named_parameters() if parameter.ndim < 2}
+
+
+def plan_of(*rules: GroupRule):
+    model = TwoTowers()
+    return model, plan_groups(model, rules, OPTIMIZER)
+
+
+def by_name(plan):
+    return {a.parameter: a for a in plan.assignments}
+
+
+def test_every_parameter_is_in_exactly_one_row():
+    model, plan = plan_of(
+        GroupRule(pattern="vision.layers.0", lr_scale=0.1),
+        GroupRule(pattern="*.bias", lr_scale=2.0),
+    )
+    assert sum(row.tensors for row in plan.table()) == len(list(model.parameters()))
+    assert sum(row.parameters for row in plan.table()) == sum(p.numel() for p in model.parameters())
+
+
+def test_the_first_matching_rule_decides():
+    _, plan = plan_of(
+        GroupRule(pattern="vision.layers.0", lr_scale=0.1),
+        GroupRule(pattern="vision", lr_scale=0.5),
+    )
+    decided = by_name(plan)
+    assert decided["vision.0.linear.weight"].lr_scale == 0.1
+    assert decided["vision.1.linear.weight"].lr_scale == 0.5
+    assert decided["head.weight"].lr_scale == 1.0
+
+
+@pytest.mark.parametrize("pattern", ["vision", "vision.layers", "vision.layers.*", "vision.*"])
+def test_a_group_name_or_pattern_covers_every_leaf_below_it(pattern):
+    _, plan = plan_of(GroupRule(pattern=pattern, frozen=True))
+    frozen = {name for name, a in by_name(plan).items() if a.state == "frozen"}
+    assert frozen == {name for name in by_name(plan) if name.startswith("vision.")}
+
+
+def test_a_parameter_pattern_reaches_single_tensors():
+    _, plan = plan_of(GroupRule(pattern="*.linear.bias", frozen=True))
+    frozen = {name for name, a in by_name(plan).items() if a.state == "frozen"}
+    assert frozen == {"vision.0.linear.bias", "vision.1.linear.bias", "language.linear.bias"}
+
+
+def test_norms_and_biases_do_not_decay_and_a_rule_may_set_its_own_decay():
+    _, plan = plan_of(GroupRule(pattern="head", weight_decay=0.5))
+    decided = by_name(plan)
+    assert decided["vision.0.linear.weight"].weight_decay == 0.1
+    assert decided["vision.0.norm.weight"].weight_decay == 0.0
+    assert decided["head.weight"].weight_decay == 0.5
+    assert decided["head.bias"].weight_decay == 0.0
+    row = next(row for row in plan.table() if row.group == "vision")
+    assert (row.weight_decay, row.decayed_tensors, row.tensors) == (0.1, 2, 8)
+
+
+def test_the_optimizer_gets_each_trained_tensor_once_at_its_rate():
+    model, plan = plan_of(
+        GroupRule(pattern="vision", frozen=True), GroupRule(pattern="head", lr_scale=0.1)
+    )
+    plan.apply(model)
+    groups = plan.parameter_groups(model)
+    members = [parameter for group in groups for parameter in group["params"]]
+    assert {id(p) for p in members} == {id(p) for p in model.parameters() if p.requires_grad}
+    assert len({id(p) for p in members}) == len(members)
+    assert sorted({group["lr"] for group in groups}) == [1e-4, 1e-3]
+
+
+def test_dormant_parameters_are_listed_and_not_optimised():
+    model, plan = plan_of()
+    plan.apply(model)
+    assert not model.language.linear.bias.requires_grad
+    assert [(r.group, r.tensors) for r in plan.table() if r.state == "dormant"] == [("language", 1)]
+
+
+def test_frozen_modules_do_not_drop_out_and_keep_their_batch_statistics():
+    model, plan = plan_of(GroupRule(pattern="vision", frozen=True))
+    plan.apply(model)
+    assert not any(module.training for module in model.vision.modules())
+    assert all(module.training for module in model.language.modules())
+    assert model.head.training
+
+
+def test_a_partly_frozen_block_still_trains_as_a_block():
+    model, plan = plan_of(GroupRule(pattern="vision.0.linear.*", frozen=True))
+    plan.apply(model)
+    assert model.vision[0].training
+    assert not model.vision[0].linear.training
+    assert model.vision[0].norm.training
+
+
+@pytest.mark.parametrize(
+    ("rules", "remedy"),
+    [
+        (
+            [GroupRule(pattern="vison", frozen=True)],
+            r"found 'vison', which matches no group.*[Dd]id you mean 'vision'",
+        ),
+        ([GroupRule(pattern="head.wieght", lr_scale=2)], r"[Dd]id you mean 'head.weight'"),
+        (
+            [GroupRule(pattern="vision"), GroupRule(pattern="vision.layers.0")],
+            r"Move the narrower rule before",
+        ),
+        ([GroupRule(pattern="*", frozen=True)], r"Remove a frozen rule"),
+    ],
+)
+def test_rules_that_cannot_be_honoured_are_refused(rules, remedy):
+    with pytest.raises(UserError, match=remedy):
+        plan_groups(TwoTowers(), rules, OPTIMIZER)
+
+
+def test_all_patterns_in_vain_are_named_at_once():
+    with pytest.raises(UserError) as caught:
+        plan_groups(TwoTowers(), [GroupRule(pattern="a"), GroupRule(pattern="b")], OPTIMIZER)
+    assert len(caught.value.faults) == 2
+
+
+def test_freezing_everything_but_dormant_parameters_is_refused():
+    rules = [
+        GroupRule(pattern="vision", frozen=True),
+        GroupRule(pattern="language.*.weight", frozen=True),
+    ]
+    rules += [
+        GroupRule(pattern="language.norm.bias", frozen=True),
+        GroupRule(pattern="head", frozen=True),
+    ]
+    with pytest.raises(UserError, match="at least one tensor that learns"):
+        plan_groups(TwoTowers(), rules, OPTIMIZER)
+
+
+def test_a_model_whose_groups_leave_a_parameter_out_is_refused():
+    class Leaky(TwoTowers):
+        def groups(self):
+            return {leaf: names for leaf, names in super().groups().items() if leaf != "head"}
+
+    with pytest.raises(ValueError, match=r"leaves out \['head.bias', 'head.weight'\]"):
+        plan_groups(Leaky(), [], OPTIMIZER)
+
+
+def test_frozen_parameters_do_not_move():
+    model, plan = plan_of(GroupRule(pattern="language", frozen=True))
+    plan.apply(model)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = torch.optim.AdamW(plan.parameter_groups(model), lr=1.0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == set(plan.trained)
