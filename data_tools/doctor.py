@@ -35,6 +35,6 @@ def _episode(dataset: Dataset, index: int) -> Iterator[Finding]:
     episode, conventions = dataset[index], dataset.conventions
     yield from check_finite(episode, conventions)
     yield from check_action_range(episode, conventions)
-    yield from check_length(episode)
+    yield from check_length(episode, conventions)
     yield from check_instruction(episode)
     yield from check_frames(episode, conventions)

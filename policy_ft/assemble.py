@@ -29,7 +29,8 @@ from policy_ft.data.windows import WindowDataset
 from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.evaluation.rollout import make_env, require_agreement
 from policy_ft.models.build import build_model
-from policy_ft.policy import Policy
+from policy_ft.models.vla import VLAModel
+from policy_ft.policy import LoadReport, Policy
 from policy_ft.tokenization import train_tokenizer
 from policy_ft.training import loop
 from policy_ft.training.hooks import Hook
@@ -78,6 +79,7 @@ def train(
     raise_faults(nonfinite_values(episodes))
     if policy is None:
         policy = build_policy(config, episodes) if checkpoint is None else load_policy(checkpoint)
+        _require_frozen_is_loaded(config, policy)
     _require_agreement(config, policy, episodes)
     _require_encodable(policy, episodes)
     return loop.train(config, policy, episodes, resume=resume, hooks=hooks)
@@ -99,7 +101,7 @@ def check(config: RunConfig) -> list[str]:
         faults.extend(str(finding) for finding in validate(episodes) if finding.severity == "error")
     policy = faults.of(lambda: _policy_to_check(config, episodes))
     if policy is not None:
-        faults.of(lambda: plan_groups(policy.model, config.tuning.groups, config.optimizer))
+        faults.of(lambda: _require_frozen_is_loaded(config, policy))
         if config.evaluation != "off":
             evaluation = config.evaluation
             faults.of(lambda: _require_env(evaluation, policy))
@@ -147,11 +149,20 @@ def _new_policy(config: NewPolicy, episodes: Dataset, kept: Sequence[int], seed:
         tokenizer_json=tokenizer_json,
     )
     model = build_model(config.model, seed=seed)
+    return Policy(model, transforms, config.model, _load_parts(config, model))
+
+
+def _load_parts(config: NewPolicy, model: VLAModel) -> LoadReport:
+    """Fills the parts that come from published weights; the report uses the model's names."""
+    backbone, reports = model.backbone, {}
     if config.language_weights != "random":
-        load_language(model.backbone.language, config.language_weights)
+        reports["backbone.language."] = load_language(backbone.language, config.language_weights)
     if config.vision_weights != "random":
-        load_tower(model.backbone.vision, config.vision_weights)
-    return Policy(model, transforms, config.model)
+        reports["backbone.vision.body."] = load_tower(backbone.vision, config.vision_weights)
+    return LoadReport(
+        loaded=tuple(prefix + name for prefix, each in reports.items() for name in each.loaded),
+        dropped=tuple(name for each in reports.values() for name in each.dropped),
+    )
 
 
 def _tokenizer_json(config: NewPolicy, instructions: Sequence[str]) -> str:
@@ -225,6 +236,25 @@ def _require_agreement(config: RunConfig, policy: Policy, episodes: Dataset) -> 
             found_name=f"data {', '.join(config.data.path)}",
             expected_name="the policy",
         )
+    )
+
+
+def _require_frozen_is_loaded(config: RunConfig, policy: Policy) -> None:
+    """UserError for every rule that freezes random weights, which nothing would ever correct."""
+    plan = plan_groups(policy.model, config.tuning.groups, config.optimizer)
+    loaded = {*policy.load_report.loaded, *policy.load_report.tied}
+    random: dict[str, list[str]] = {}
+    for each in plan.assignments:
+        if each.state == "frozen" and each.parameter not in loaded:
+            random.setdefault(each.pattern, []).append(each.parameter)
+    raise_faults(
+        describe(
+            f"tuning.groups, pattern {pattern!r}",
+            f"{len(names)} frozen parameters with random weights, e.g. {names[0]!r}",
+            "weights from a checkpoint in everything that is frozen",
+            "Load them (policy.kind pretrained, language_weights, vision_weights) or train them.",
+        )
+        for pattern, names in random.items()
     )
 
 

@@ -9,7 +9,8 @@ from data_tools.conventions import Conventions
 from data_tools.episode import Episode
 from data_tools.finding import Finding
 
-MIN_STEPS: Final = 16
+# 15 steps at the 50 Hz of ALOHA; in seconds, as a robot at 10 Hz is done in fewer steps.
+SHORTEST_S: Final = 0.3
 # Share of a column's legal range that float32 and a controller's rounding may use up.
 RANGE_TOLERANCE: Final = 1e-3
 INSTRUCTION_LENGTHS: Final = (3, 200)
@@ -67,15 +68,15 @@ def check_action_range(episode: Episode, conventions: Conventions) -> Iterator[F
         )
 
 
-def check_length(episode: Episode) -> Iterator[Finding]:
+def check_length(episode: Episode, conventions: Conventions) -> Iterator[Finding]:
     """An episode too short to be a demonstration."""
-    if episode.num_steps < MIN_STEPS:
+    if episode.num_steps / conventions.control_hz < SHORTEST_S:
         yield Finding(
             rule="short_episode",
             severity="warning",
             where=episode.name,
-            value=f"{episode.num_steps} steps",
-            threshold=f"at least {MIN_STEPS}",
+            value=f"{episode.num_steps} steps at {conventions.control_hz:g} Hz",
+            threshold=f"at least {SHORTEST_S:g} s",
             remedy="Check that the recording was not cut off.",
         )
 

@@ -11,6 +11,7 @@ from policy_ft.config.model import DecoderConfig
 from policy_ft.errors import UserError, describe, raise_faults, read_json
 from policy_ft.models.backbones.decoder import Decoder, decoder_config_from_transformers
 from policy_ft.models.backbones.vision import VisionTower
+from policy_ft.models.torchvision_guard import ensure_torchvision_imports
 from policy_ft.policy import LoadReport
 
 SHARD_INDEX = "model.safetensors.index.json"
@@ -30,11 +31,7 @@ def load_language(decoder: Decoder, directory: str | Path) -> LoadReport:
         UserError: another family, other sizes, or a tensor that is missing or does not fit.
     """
     directory = Path(directory)
-    try:
-        stored = decoder_config_from_transformers(read_json(directory / "config.json"))
-    except ValueError as error:
-        raise UserError(f"{directory}, {error}") from None
-    raise_faults(_size_faults(decoder.config, stored, directory))
+    raise_faults(_size_faults(decoder.config, _published_config(directory), directory))
     depth = decoder.config.depth
 
     def rename(name: str) -> str | None:
@@ -68,6 +65,19 @@ def load_tower(tower: VisionTower, file: str | Path) -> LoadReport:
         return next((each for each in candidates if each in own), None)
 
     return read_weights([Path(file)], tower.body, rename=rename)
+
+
+def _published_config(directory: Path) -> DecoderConfig:
+    """The settings of a checkpoint, its family's defaults filled in by transformers."""
+    read_json(directory / "config.json")  # its own errors name the file
+    ensure_torchvision_imports()
+    from transformers import AutoConfig  # takes seconds, and few runs come here
+
+    try:
+        published = AutoConfig.from_pretrained(directory, local_files_only=True)
+        return decoder_config_from_transformers(published.to_dict())
+    except ValueError as error:
+        raise UserError(f"{directory}, {error}") from None
 
 
 def _size_faults(wanted: DecoderConfig, stored: DecoderConfig, directory: Path) -> list[str]:

@@ -6,6 +6,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import policy_ft
 from data_tools.reader import open_dataset
@@ -14,6 +16,10 @@ from policy_ft.checkpoints.native import load_policy, save_policy
 from policy_ft.checkpoints.weights import weights_hash
 from policy_ft.data.split import split_episodes
 from policy_ft.errors import UserError
+from policy_ft.models.torchvision_guard import ensure_torchvision_imports
+
+ensure_torchvision_imports()
+import transformers  # noqa: E402  it imports torchvision, which must have been mended by then
 
 
 @pytest.fixture
@@ -74,6 +80,45 @@ def test_the_seed_decides_the_weights_of_a_new_policy(run_config):
         for seed in (0, 0, 1)
     ]
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_published_parts_fill_a_new_policy_and_may_then_be_frozen(run_config, tmp_path):
+    config = run_config()
+    episodes = open_dataset(list(config.data.path))
+    published = assemble.build_policy(run_config(seed=9), episodes).model.backbone
+    language = published.language.config
+    settings = transformers.LlamaConfig(
+        vocab_size=language.vocab_size,
+        hidden_size=language.width,
+        intermediate_size=language.mlp_width,
+        num_hidden_layers=language.depth,
+        num_attention_heads=language.num_heads,
+        num_key_value_heads=language.num_kv_heads,
+        head_dim=language.head_dim,
+    )
+    settings.save_pretrained(tmp_path)
+    save_file(published.language.state_dict(), tmp_path / "model.safetensors")
+    save_file(published.vision.body.state_dict(), tmp_path / "tower.safetensors")
+    parts = {
+        "language_weights": str(tmp_path),
+        "vision_weights": str(tmp_path / "tower.safetensors"),
+    }
+    rules = [{"pattern": name, "frozen": True} for name in ("language", "vision")]
+    config = run_config(policy=parts, tuning={"groups": rules})
+    assert assemble.check(config) == []
+    policy = assemble.build_policy(config, episodes)
+    for name, tensor in published.language.state_dict().items():
+        assert torch.equal(policy.model.backbone.language.state_dict()[name], tensor)
+    assert "backbone.vision.body.stem_conv.weight" in policy.load_report.loaded
+
+
+def test_freezing_random_weights_is_refused(run_config):
+    config = run_config(tuning={"groups": [{"pattern": "language.layers.0", "frozen": True}]})
+    (fault,) = assemble.check(config)
+    assert "found 9 frozen parameters with random weights" in fault
+    assert "or train them" in fault
+    with pytest.raises(UserError, match="frozen parameters with random weights"):
+        assemble.train(config)
 
 
 def test_a_pretrained_policy_keeps_its_weights_and_its_statistics(finetune, checkpoint):
