@@ -1,0 +1,79 @@
+# Everything starts here: `make help` lists the targets. Needs python3.11, git and make; installs the rest into .venv.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# MuJoCo renders without a display. Pixels are part of the shipped checkpoint, so the Mesa packages are the default.
+export MUJOCO_GL ?= egl
+GL_PACKAGES := libegl1 libgl1-mesa-dri libopengl0
+RENDER_ONE := import mujoco; context = mujoco.GLContext(8, 8); context.make_current(); context.free()
+
+# Installs Debian packages as root or with passwordless sudo; otherwise prints the one line to run.
+define apt_install
+line="apt-get update && apt-get install -y --no-install-recommends $(1)"; \
+if ! command -v apt-get > /dev/null; then \
+    echo "make: $(1): missing; expected these Debian packages or your system's own. Install them, then run make again." >&2; exit 1; \
+elif [ "$$(id -u)" = 0 ]; then DEBIAN_FRONTEND=noninteractive bash -c "$$line"; \
+elif sudo -n true 2> /dev/null; then sudo -n env DEBIAN_FRONTEND=noninteractive bash -c "$$line"; \
+else \
+    echo "make: $(1): missing, and installing needs root. Run this line, then make again:" >&2; \
+    echo "    sudo bash -c '$$line'" >&2; exit 1; \
+fi
+endef
+
+.PHONY: help quickstart setup rendering test check lint format lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+quickstart: setup ## fine-tune the shipped policy on new demonstrations, evaluate it, write runs/quickstart/report.html
+	$(BIN)/policy-ft quickstart
+
+setup: $(INSTALLED) rendering ## make .venv with pinned dependencies and see that MuJoCo can render
+	@echo "ready: $(BIN)/policy-ft --help"
+
+# The tests' models are tiny: more threads only wait for one another.
+test check: export OMP_NUM_THREADS ?= 1
+
+test: setup ## set up, then run every test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: setup lint ## lint and the fast tests
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+lint: $(INSTALLED) ## ruff, format, types, spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+format: $(INSTALLED) ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(INSTALLED) ## write the versions that are in .venv to constraints.txt (from a CPU build of torch)
+	@{ echo "# Every version the tests passed with, rewritten by: make lock"; \
+	   $(BIN)/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/+[a-z0-9.]*$$//'; } > constraints.tmp
+	mv constraints.tmp constraints.txt
+
+clean: ## remove .venv, caches and build folders; runs/ and data/ stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+rendering: $(INSTALLED)
+	@$(BIN)/python -c "$(RENDER_ONE)" 2> /dev/null || { $(call apt_install,$(GL_PACKAGES)); $(BIN)/python -c "$(RENDER_ONE)"; }
+
+$(BIN)/python:
+	@command -v $(PYTHON) > /dev/null || { $(call apt_install,python3.11 python3.11-venv); }
+	@$(PYTHON) -c "import ensurepip" 2> /dev/null || { $(call apt_install,python3.11-venv); }
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev,track]"
+	touch $@

@@ -1,0 +1,76 @@
+"""The examples of the guides do what the guides say."""
+
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import yaml
+
+from data_tools.reader import open_dataset
+from policy_ft.assemble import check, train
+from policy_ft.checkpoints.native import load_policy
+from policy_ft.config.loader import load_config
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def fenced(page: str, language: str) -> list[str]:
+    """The text of every fence of this language in a page."""
+    fence = rf"^```{language}\n(.*?)^```"
+    return re.findall(fence, (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+
+
+def write_robomimic_file(path: Path, num_steps: int) -> None:
+    """One episode as robosuite records it: frames from the bottom row up, the state in parts."""
+    rows = np.broadcast_to(np.arange(84, dtype=np.uint8)[:, None, None], (num_steps, 84, 84, 3))
+    with h5py.File(path, "w") as file:
+        demo = file.create_group("data/demo_0")
+        demo.attrs["num_samples"] = num_steps
+        demo["actions"] = np.zeros((num_steps, 7))
+        for name, width in (
+            ("robot0_eef_pos", 3),
+            ("robot0_eef_quat", 4),
+            ("robot0_gripper_qpos", 2),
+        ):
+            demo[f"obs/{name}"] = np.full((num_steps, width), width, np.float64)
+        for name in ("agentview_image", "robot0_eye_in_hand_image"):
+            demo[f"obs/{name}"] = rows
+
+
+def test_the_declaration_shown_in_the_guide_opens_a_robomimic_file(tmp_path):
+    declaration, _ = fenced("docs/bring-your-own-hdf5.md", "yaml")
+    write_robomimic_file(tmp_path / "lift.hdf5", num_steps=5)
+    (tmp_path / "lift.hdf5.conventions.yaml").write_text(declaration)
+
+    dataset = open_dataset(tmp_path / "lift.hdf5")
+
+    assert len(dataset) == 1
+    observation = dataset[0].observation(4, ["wrist"])
+    assert observation.instruction == "lift the cube"
+    assert observation.state.tolist() == [3, 3, 3, 4, 4, 4, 4, 2, 2]
+    # The file's last row is the top of the upright image.
+    assert observation.images["wrist"][:, 0, 0].tolist() == list(range(83, -1, -1))
+
+
+def test_the_configurations_shown_in_the_guide_train_on_robomimic_files(tmp_path):
+    declaration, continued = fenced("docs/bring-your-own-hdf5.md", "yaml")
+    for number in range(2):
+        write_robomimic_file(tmp_path / f"lift_{number}.hdf5", num_steps=4 + number)
+    (tmp_path / "conventions.yaml").write_text(declaration)
+    short = ("training.steps=2", "training.batch_size=2", "optimizer.warmup_steps=1")
+    here = (*short, f"data.path={tmp_path}", "data.num_workers=0")
+    first = load_config(ROOT / "configs/own_hdf5.yaml", [*here, f"output_dir={tmp_path / 'own'}"])
+
+    assert check(first) == []
+    checkpoint = train(first).best_checkpoint
+
+    values = yaml.safe_load((ROOT / "configs/own_hdf5.yaml").read_text())
+    (tmp_path / "continued.yaml").write_text(yaml.safe_dump(values | yaml.safe_load(continued)))
+    places = (f"policy.path={checkpoint}", f"output_dir={tmp_path / 'continued'}")
+    second = load_config(tmp_path / "continued.yaml", [*here, *places])
+    assert check(second) == []
+    policy = load_policy(train(second).last_checkpoint)
+    observation = open_dataset(tmp_path)[0].observation(0, ["front", "wrist"])
+    (chunk,) = policy.act([observation])
+    assert chunk.shape == (16, 7)
