@@ -20,6 +20,7 @@ from policy_ft.config.loader import load_config
 from policy_ft.evaluation.results import EvaluationResult
 from policy_ft.evaluation.rollout import evaluate
 from policy_ft.evaluation.tables import HEADER, success_rows
+from policy_ft.execution.threads import ROLLOUT_THREADS
 from policy_ft.policy import Policy
 from policy_ft.training.loop import CONFIG_FILE
 
@@ -41,7 +42,7 @@ into the zone, pick up. It was never shown place and stack, new tasks for fine-t
 * Command: `policy-ft train configs/pretrain_tabletop.yaml` (run with `{overrides}`), from
   random weights of seed {seed}.
 * Data: {episodes} demonstrations of `{task}` by the scripted expert, disturbed with noise
-  {noise:g}, from seed {data_seed} on; recorded by the same command.
+  {noise:g}, collected with seed {data_seed}; recorded by the same command.
 * Training: {steps} steps of {batch_size} windows with {draws} noise draws each; the weights are the
   running average (decay {decay}) after the last step.
 * Hardware and duration: {hardware}; {minutes:g} minutes including {evaluations}
@@ -80,7 +81,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("policy_ft/assets/tabletop_base"))
     parser.add_argument("--json", type=Path, default=Path("runs/ship_base.json"))
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(ROLLOUT_THREADS)
     config = load_config(options.run / CONFIG_FILE, [])
     last = options.run / "checkpoints" / f"step_{config.training.steps:08d}"
     policy = load_policy(last)

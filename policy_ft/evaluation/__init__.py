@@ -1,0 +1,1 @@
+"""Rollouts in Gymnasium environments and honest statistics of their outcome."""

@@ -1,0 +1,1 @@
+"""How predicted action chunks become control steps."""

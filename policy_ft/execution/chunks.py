@@ -1,0 +1,111 @@
+"""How predicted action chunks become control steps, in rollouts and on robots.
+
+A policy predicts `action_horizon` actions and the first `replan_steps` of them are executed before
+it looks again. Executing another share than the one a policy was selected with moves success by
+tens of points, so the number is always explicit.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from data_tools.conventions import Conventions
+from data_tools.episode import Observation
+from policy_ft.errors import UserError, describe
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class ChunkPolicy(Protocol):
+    """Whatever predicts action chunks: a fine-tuned policy, or a control experiment."""
+
+    @property
+    def conventions(self) -> Conventions:
+        """What it expects to see and what its actions mean."""
+
+    @property
+    def chunk_shape(self) -> tuple[int, int]:
+        """(h, a): shape of the noise of one chunk; a may exceed the robot's action columns."""
+
+    def act(
+        self, observations: Sequence[Observation], noise: FloatArray, num_steps: int
+    ) -> Sequence[FloatArray]:
+        """One chunk float32[h, a] in the robot's own units for each observation.
+
+        Args:
+            observations: what is seen now, of b robots.
+            noise: float32[b, h, a], the start of the flow.
+            num_steps: Euler steps of the flow.
+        """
+
+
+def rollout_noise(episode_seed: int, chunk_index: int, shape: tuple[int, int]) -> FloatArray:
+    """Standard normal float32[h, a], a pure function of episode seed and chunk number.
+
+    So an episode comes out the same whichever other episodes share its batch, in whatever order.
+    """
+    key = np.array([episode_seed, chunk_index], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).standard_normal(shape, dtype=np.float32)
+
+
+def recorded_replan_steps(provenance: Mapping[str, Any]) -> int:
+    """The replan_steps that a checkpoint's provenance records.
+
+    Raises:
+        UserError: it records none, as of a policy that was never evaluated.
+    """
+    recorded = provenance.get("replan_steps")
+    if not isinstance(recorded, int):
+        raise UserError(
+            describe(
+                "replan_steps",
+                f"{recorded!r} in the checkpoint's provenance.json",
+                "the number of actions to execute before predicting again",
+                "Give --replan-steps, at most the policy's action horizon.",
+            )
+        )
+    return recorded
+
+
+def plan_chunks(
+    policy: ChunkPolicy,
+    observations: Sequence[Observation],
+    episode_seeds: Sequence[int],
+    chunk_indices: Sequence[int],
+    *,
+    replan_steps: int,
+    num_sampling_steps: int,
+) -> list[FloatArray]:
+    """The actions to execute now, float32[replan_steps, a] an episode, from one call of the policy.
+
+    Args:
+        policy: predicts the chunks.
+        observations: what is seen now in each of b episodes.
+        episode_seeds: the seed of each episode.
+        chunk_indices: how many chunks each episode has executed before.
+        replan_steps: actions executed before the policy looks again.
+        num_sampling_steps: Euler steps of the flow.
+
+    Raises:
+        UserError: the policy predicts fewer than `replan_steps` actions.
+    """
+    horizon = policy.chunk_shape[0]
+    if not 1 <= replan_steps <= horizon:
+        raise UserError(
+            describe(
+                "replan_steps",
+                str(replan_steps),
+                f"1 to {horizon}, the actions the policy predicts at a time",
+                f"Set replan_steps to at most {horizon}.",
+            )
+        )
+    noise = np.stack(
+        [
+            rollout_noise(seed, index, policy.chunk_shape)
+            for seed, index in zip(episode_seeds, chunk_indices, strict=True)
+        ]
+    )
+    chunks = policy.act(observations, noise=noise, num_steps=num_sampling_steps)
+    return [chunk[:replan_steps] for chunk in chunks]

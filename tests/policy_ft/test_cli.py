@@ -1,0 +1,241 @@
+"""The command line: what each command prints and writes, and that mistakes exit with 2."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from click.testing import Result
+from typer.testing import CliRunner
+
+from policy_ft.cli import app
+from policy_ft.errors import UserError
+from policy_ft.evaluation.results import EvaluationResult
+
+RUN = """
+# purpose: the smallest whole run
+seed: 3
+output_dir: {folder}/run
+policy:
+  kind: new
+  model:
+    image_height: 32
+    image_width: 32
+    num_cameras: 2
+    max_prompt_tokens: 40
+    state_dim: 4
+    action_dim: 4
+    action_horizon: 4
+    num_sampling_steps: 2
+    vision:
+      tower: resnetv2_18
+      tower_args: {{norm_layer: groupnorm1, channels: [32, 32, 32, 32], stem_chs: 32,
+                   layers: [1, 1, 1, 1]}}
+      feature_level: 3
+    language: {{family: llama, vocab_size: 300, width: 32, depth: 2, mlp_width: 48, num_heads: 4,
+               num_kv_heads: 2, head_dim: 8}}
+    expert: {{width: 24, mlp_width: 40}}
+  transforms: {{cameras: [front, wrist]}}
+  tokenizer: {{train: 300}}
+data:
+  path: {folder}/demos.hdf5
+  num_workers: 0
+  collect: {{task: reach, num_episodes: 4, env_args: {{image_size: 32}}}}
+optimizer: {{lr: 1e-3, warmup_steps: 1, decay_steps: 100, final_lr: 1e-4}}
+training: {{steps: 2, batch_size: 4, num_threads: 1, log_every: 1}}
+validation: {{every: 2, num_windows: 4, num_noise: 1, times: [0.5]}}
+"""
+IN_REACH = ["--task", "reach", "--env-arg", "image_size=32", "-n", "3", "--replan-steps", "3"]
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(each) for each in arguments])
+
+
+def printed(*arguments: object) -> str:
+    result = call(*arguments)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a config, its demonstrations and the checkpoint of its run."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "run.yaml").write_text(RUN.format(folder=folder))
+    printed("train", folder / "run.yaml")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(folder: Path) -> Path:
+    return folder / "run/checkpoints/step_00000002"
+
+
+def test_train_says_where_the_checkpoints_are(folder: Path, checkpoint: Path) -> None:
+    text = printed("train", folder / "run.yaml", "--resume")
+    assert f"last checkpoint: {checkpoint}" in text
+    assert f"best checkpoint: {checkpoint}" in text
+
+
+def test_train_takes_settings_from_the_command_line(folder: Path) -> None:
+    arguments = ["--set", f"output_dir={folder}/other", "--set", "training.steps=1"]
+    printed("train", folder / "run.yaml", *arguments)
+    provenance = folder / "other/checkpoints/step_00000001/provenance.json"
+    assert json.loads(provenance.read_text())["command"] == (
+        f"policy-ft train {folder}/run.yaml --set output_dir={folder}/other --set training.steps=1"
+    )
+    assert not (folder / "other/checkpoints/step_00000002").exists()
+
+
+def test_check_trains_nothing(folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    output = f"output_dir={folder}/fresh"
+    assert "ready to train" in printed("check", folder / "run.yaml", "--set", output)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_show_tells_the_origin_of_every_setting(folder: Path, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    text = printed("show", folder / "run.yaml", "--set", "optimizer.lr=2e-3")
+    rows = {
+        cells[1].strip(): cells[2:4]
+        for line in text.splitlines()
+        if len(cells := line.split("\u2502")) > 4
+    }
+    assert [cell.strip() for cell in rows["optimizer.lr"]] == ["0.002", "--set"]
+    assert [cell.strip() for cell in rows["optimizer.eps"]] == ["1e-08", "default"]
+    value, origin = (cell.strip() for cell in rows["seed"])
+    assert value == "3"
+    assert re.search(r"run\.yaml:\d+$", origin)
+
+
+def test_show_hash_equals_the_recorded_hash_of_the_weights(checkpoint: Path) -> None:
+    recorded = json.loads((checkpoint / "provenance.json").read_text())["weights_sha256"]
+    assert printed("show", checkpoint, "--hash").strip() == recorded
+
+
+def test_show_lists_the_parameters_of_a_checkpoint(checkpoint: Path) -> None:
+    text = printed("show", checkpoint)
+    assert "expert.layers.1" in text
+    parts = yaml.safe_load(text[text.index("\nmodel:") :])
+    assert parts["model"]["action_horizon"] == 4
+    assert parts["conventions"]["control_hz"] == 10
+    assert parts["provenance"]["train_step"] == 2
+
+
+def test_eval_writes_every_episode_and_films_some(checkpoint: Path, tmp_path: Path) -> None:
+    outputs = ["--json", tmp_path / "result.json", "--video", tmp_path / "videos"]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        text = printed("eval", checkpoint, *IN_REACH, "--seed", 77, *outputs)
+        assert torch.get_num_threads() == threads + 1, "eval keeps the caller's threads"
+    finally:
+        torch.set_num_threads(threads)
+    summary = json.loads((tmp_path / "result.json").read_text())
+    result = EvaluationResult.model_validate(summary["evaluation"])
+    assert result.seeds == (77, 78, 79)
+    assert (result.replan_steps, result.num_sampling_steps) == (3, 2)
+    assert summary["weights_sha256"] == printed("show", checkpoint, "--hash").strip()
+    assert f"{100 * summary['low']:.1f} to {100 * summary['high']:.1f} %" in text
+    films = sorted((tmp_path / "videos").iterdir())
+    assert films
+    assert all(film.read_bytes()[4:8] == b"ftyp" for film in films)
+
+
+def test_eval_executes_as_many_actions_as_the_checkpoint_records(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "checkpoint"
+    copy.mkdir()
+    for file in checkpoint.iterdir():
+        if file.is_file():
+            (copy / file.name).write_bytes(file.read_bytes())
+    provenance = json.loads((copy / "provenance.json").read_text())
+    (copy / "provenance.json").write_text(json.dumps({**provenance, "replan_steps": 2}))
+    printed("eval", copy, *IN_REACH[:6], "--json", tmp_path / "result.json")
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["evaluation"]["replan_steps"] == 2
+
+
+MISTAKES = {
+    "missing config": (["train", "{folder}/nothing.yaml"], "Correct the path"),
+    "missing checkpoint": (["show", "{folder}/run/nothing"], "Correct the path"),
+    "override without value": (["check", "{config}", "--set", "seed"], "--set optimizer.lr=1e-4"),
+    "override of an unknown key": (["show", "{config}", "--set", "sed=1"], "did you mean 'seed'?"),
+    "output directory in use": (["train", "{config}"], "resume"),
+    "hash of a config": (["show", "{config}", "--hash"], "Leave --hash out"),
+    "override of a checkpoint": (["show", "{checkpoint}", "--set", "seed=1"], "Leave --set out"),
+    "unknown environment": (
+        ["eval", "{checkpoint}", "--env", "eval_envs:Tabeltop-v0", "--replan-steps", "2"],
+        "Write the id as 'module:Name-v0'",
+    ),
+    "unknown task": (
+        ["eval", "{checkpoint}", "--task", "reech", "--replan-steps", "2"],
+        "did you mean 'reach'",
+    ),
+    "setting without value": (
+        ["eval", "{checkpoint}", "--env-arg", "image_size"],
+        "Write e.g. --env-arg image_size=64",
+    ),
+    "malformed setting": (
+        ["eval", "{checkpoint}", "--env-arg", "cameras=[front"],
+        "Put quotes around the value",
+    ),
+    "images of another size": (
+        ["eval", "{checkpoint}", "--task", "reach", "--replan-steps", "2"],
+        "Send the image as declared",
+    ),
+    "replanning never recorded": (["eval", "{checkpoint}", "--task", "reach"], "--replan-steps"),
+    "replanning beyond the horizon": (
+        ["eval", "{checkpoint}", *IN_REACH, "--replan-steps", "5"],
+        "Set replan_steps to at most 4",
+    ),
+    "setting given twice": (
+        ["eval", "{checkpoint}", "--task", "reach", "--env-arg", "task=pick"],
+        "Drop one",
+    ),
+    "unusable device": (["eval", "{checkpoint}", "--device", "abacus"], "Use --device cpu"),
+    "json into a missing folder": (
+        ["eval", "{checkpoint}", *IN_REACH, "--json", "{folder}/missing/a.json"],
+        "mkdir -p",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake_is_one_message_and_exit_code_2(name: str, folder: Path, checkpoint: Path) -> None:
+    arguments, remedy = MISTAKES[name]
+    places = {"folder": folder, "config": folder / "run.yaml", "checkpoint": checkpoint}
+    before = sorted(folder.rglob("*"))
+    result = call(*(each.format(**places) for each in arguments))
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.stderr
+    assert remedy.lower() in result.stderr.lower()
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_traceback_is_shown_on_demand(folder: Path) -> None:
+    result = call("--traceback", "show", folder / "nothing.yaml")
+    assert isinstance(result.exception, UserError)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["fly"], ["train"], ["eval", "x", "-n", "0"], ["eval", "x", "--frames", "3"]]
+)
+def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
+    assert call(*arguments).exit_code == 2
+
+
+def test_module_runs_as_a_program(folder: Path) -> None:
+    program = [sys.executable, "-m", "policy_ft", "show", str(folder / "nothing.yaml")]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
