@@ -31,6 +31,16 @@ def validate(dataset: Dataset) -> list[Finding]:
     return findings
 
 
+def number_errors(dataset: Dataset) -> list[Finding]:
+    """The errors of `validate` that need no image: cheap enough to look before every training."""
+    return [
+        finding
+        for index in range(len(dataset))
+        for check in (check_finite, check_action_range)
+        for finding in check(dataset[index], dataset.conventions)
+    ]
+
+
 def _episode(dataset: Dataset, index: int) -> Iterator[Finding]:
     episode, conventions = dataset[index], dataset.conventions
     yield from check_finite(episode, conventions)

@@ -25,6 +25,13 @@ class UserError(ValueError):
         return type(self), (self.faults,)
 
 
+def raise_faults(faults: Iterable[str]) -> None:
+    """Raise one UserError that lists every fault; do nothing when there is none."""
+    listed = list(faults)
+    if listed:
+        raise UserError(listed)
+
+
 def describe(where: str, found: str, expected: str, remedy: str) -> str:
     """The one shape of a fault: '<where>: found <found>; expected <expected>. <remedy>'."""
     return f"{where}: found {found}; expected {expected}. {remedy}"

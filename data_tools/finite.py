@@ -8,40 +8,35 @@ import numpy.typing as npt
 from data_tools.episode import Dataset
 from data_tools.errors import describe
 
-MAX_NAMED_VALUES = 3
+
+def nonfinite_columns(array: npt.NDArray[np.floating]) -> list[tuple[int, int, int]]:
+    """(column, first step, number of values) of each column of float[t, d] with NaN or infinity."""
+    is_bad = ~np.isfinite(array)
+    return [
+        (column, int(np.argmax(is_bad[:, column])), int(is_bad[:, column].sum()))
+        for column in np.flatnonzero(is_bad.any(axis=0)).tolist()
+    ]
 
 
 def nonfinite_faults(
     where: str, array: npt.NDArray[np.floating], columns: Sequence[str]
 ) -> list[str]:
-    """One fault for each of the first NaN or infinite values, then their count; empty without any.
+    """One fault for each column with NaN or infinity, at its first; empty without any.
 
     Args:
         where: the array's place, e.g. 'pick.hdf5:data/demo_3 actions'.
         array: float[t, d], one row a step.
         columns: the name of each of the d columns.
     """
-    steps, dimensions = np.nonzero(~np.isfinite(array))
-    first = list(zip(steps.tolist(), dimensions.tolist(), strict=True))[:MAX_NAMED_VALUES]
-    faults = [
+    return [
         describe(
-            f"{where}, step {step}, column {columns[dimension]!r}",
-            str(array[step, dimension]),
-            "a finite number",
-            "Correct this value, or leave the episode out.",
+            f"{where}, step {step}, column {columns[column]!r}",
+            f"{array[step, column]} ({count} in the column)",
+            "finite numbers",
+            "Correct the values, or leave the episode out.",
         )
-        for step, dimension in first
+        for column, step, count in nonfinite_columns(array)
     ]
-    if len(steps) > MAX_NAMED_VALUES:
-        faults.append(
-            describe(
-                where,
-                f"{len(steps)} values that are NaN or infinite",
-                "none",
-                "Leave the episode out.",
-            )
-        )
-    return faults
 
 
 def nonfinite_values(dataset: Dataset, episodes: Iterable[int] | None = None) -> list[str]:

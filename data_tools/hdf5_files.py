@@ -137,7 +137,7 @@ def _missing(path: Path) -> str:
             str(path),
             f"no such file, only the interrupted recording {partial[0]!r}",
             "a finished HDF5 file",
-            "Record it again.",
+            f"Record it again, or open {partial[0]!r} for the episodes added before.",
         )
     hint = nearest(path.name, siblings)
     return describe(

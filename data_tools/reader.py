@@ -13,7 +13,7 @@ import numpy.typing as npt
 from data_tools.cache import LruCache
 from data_tools.conventions import Conventions, compare
 from data_tools.episode import Observation
-from data_tools.errors import UserError, describe
+from data_tools.errors import UserError, describe, raise_faults
 from data_tools.finding import Finding
 from data_tools.fingerprint import fingerprint
 from data_tools.hdf5_files import FileHandles, open_hdf5
@@ -56,6 +56,7 @@ def open_dataset(path: str | Path | Sequence[str | Path]) -> "Hdf5Dataset":
         try:
             with open_hdf5(file_path) as file:
                 found[file_path] = detect(file, file_path)
+                scan.warnings += found[file_path].warnings
                 scan.extend(
                     find_episodes(
                         file, str(file_path), found[file_path].layout, found[file_path].conventions
@@ -252,7 +253,8 @@ def _expand(places: Sequence[str | Path]) -> list[Path]:
             expected = f"HDF5 files ({' or '.join(HDF5_SUFFIXES)})"
             faults.append(describe(str(place), "no matching file", expected, "Correct the path."))
         files += sorted(matches, key=lambda p: natural_key(str(p)))
-    repeated = sorted({str(path) for path in files if files.count(path) > 1})
+    resolved = [path.resolve() for path in files]
+    repeated = sorted({str(path) for path in resolved if resolved.count(path) > 1})
     if repeated:
         faults.append(
             describe(
@@ -263,8 +265,7 @@ def _expand(places: Sequence[str | Path]) -> list[Path]:
         faults.append(
             describe("paths", "an empty list", "at least one file, folder or glob", "Give one.")
         )
-    if faults:
-        raise UserError(faults)
+    raise_faults(faults)
     return files
 
 
@@ -285,11 +286,12 @@ def _disagreements(declared: Mapping[Path, Conventions]) -> list[str]:
         faults += [
             str(m) for m in compare(ours, theirs, found_name=str(path), expected_name=str(first))
         ]
-        if not faults and ours.cameras != theirs.cameras:
-            found, expected = (
-                repr(list(ours.cameras)),
-                f"{list(theirs.cameras)!r} as {first} declares",
-            )
+        if _sizes(ours) != _sizes(theirs):
+            found, expected = repr(_sizes(ours)), f"{_sizes(theirs)!r} as {first} declares"
             remedy = "Open files with different cameras as two datasets, or resize the frames."
             faults.append(describe(f"{path}, cameras", found, expected, remedy))
     return faults
+
+
+def _sizes(conventions: Conventions) -> list[str]:
+    return [f"{camera.name} {camera.width} x {camera.height}" for camera in conventions.cameras]

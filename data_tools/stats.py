@@ -9,7 +9,7 @@ from pydantic import Field, StrictInt, model_validator
 
 from data_tools.conventions import Declaration
 from data_tools.episode import Dataset
-from data_tools.errors import UserError, describe
+from data_tools.errors import UserError, describe, raise_faults
 from data_tools.finite import nonfinite_faults, nonfinite_values
 
 
@@ -69,8 +69,7 @@ def exact_stats(array: npt.ArrayLike) -> NormalizationStats:
         found, remedy = f"shape {list(values.shape)}", "Give one row a frame."
         raise UserError(describe("statistics", found, "[n, d] with n at least 1", remedy))
     faults = nonfinite_faults("statistics", values, [str(i) for i in range(values.shape[1])])
-    if faults:
-        raise UserError(faults)
+    raise_faults(faults)
     q01, q99 = np.quantile(values, [0.01, 0.99], axis=0)
     rows = {
         "mean": values.mean(axis=0),
@@ -99,8 +98,7 @@ def dataset_stats(
     """
     indices = list(range(len(dataset)) if episodes is None else episodes)
     faults = nonfinite_values(dataset, indices)
-    if faults:
-        raise UserError(faults)
+    raise_faults(faults)
     chosen = [dataset[index] for index in indices]
     return {
         "state": exact_stats(np.concatenate([episode.state() for episode in chosen])),

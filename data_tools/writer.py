@@ -1,4 +1,4 @@
-"""EpisodeWriter: demonstrations to one HDF5 file that is either whole or not there."""
+"""EpisodeWriter: demonstrations to one HDF5 file that is either finished or not there."""
 
 import json
 import os
@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.conventions import Conventions
-from data_tools.errors import UserError, describe
+from data_tools.disk import flush_to_disk
+from data_tools.errors import UserError, describe, raise_faults
 from data_tools.hdf5_files import PARTIAL_SUFFIX
 from data_tools.images import encode_frames
 from data_tools.layouts import native
@@ -25,7 +26,9 @@ class EpisodeWriter:
     """Writes episodes in the native layout; the file appears when the `with` block ends well.
 
     Until then it is `<name>.<random>.partial` beside it, so a process that dies leaves nothing that
-    looks finished, and two writers never share a file. An exception removes the partial file.
+    looks finished, and two writers never share a file. Every episode is flushed when it is added.
+    When the block ends with an exception, the episodes added before it stay in the partial file,
+    readable, and the error names it; without any episode the partial file is removed.
 
     Args:
         path: the file to make, e.g. 'demos/pick.hdf5'; its folder is made too.
@@ -61,13 +64,13 @@ class EpisodeWriter:
             f"{self.path.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}"
         )
         self._file: h5py.File | None = None
-        faults = [
-            *_camera_faults(conventions),
-            *_quality_faults(jpeg_quality),
-            *self._existing_faults(),
-        ]
-        if faults:
-            raise UserError(faults)
+        raise_faults(
+            [
+                *_camera_faults(conventions),
+                *_quality_faults(jpeg_quality),
+                *self._existing_faults(),
+            ]
+        )
 
     def __enter__(self) -> Self:
         try:
@@ -90,12 +93,24 @@ class EpisodeWriter:
     ) -> None:
         file = self._open_file()
         self._file = None
-        try:
-            if error_type is None:
-                self._finish(file)
-        finally:
-            file.close()
-            self._partial.unlink(missing_ok=True)
+        faults = self._unfinished_faults() if error is None else []
+        self._close(file)
+        if error is None and not faults:
+            os.replace(self._partial, self.path)
+            flush_to_disk(self.path.parent)
+        elif self.num_episodes == 0:
+            self._partial.unlink()
+            raise_faults(faults)
+        else:
+            kept = (
+                f"{self._partial}: holds the {self.num_episodes} episodes added before. "
+                "Rename it to end in .hdf5 to use them, or delete it."
+            )
+            if isinstance(error, UserError):
+                raise UserError([*error.faults, kept]) from error
+            if error is None:
+                raise UserError([*faults, kept])
+            error.add_note(kept)
 
     def add(
         self,
@@ -119,18 +134,26 @@ class EpisodeWriter:
             attributes: anything else worth keeping (task, seed, ...); must survive JSON.
 
         Raises:
-            UserError: any argument is wrong; every fault is named and nothing of the episode is
-                written.
+            UserError: any argument is wrong, every fault is named, or the disk refuses; nothing of
+                the episode is in the file then.
         """
         file = self._open_file()
         place = f"{NATIVE_LAYOUT.root}/demo_{self.num_episodes}"
         episode = NewEpisode.of(images, state, actions, instruction, success, attributes)
         faults = episode.faults(f"{self.path}:{place}", self.conventions)
-        if faults:
-            raise UserError(faults)
-        # Should writing stop half way (a full disk), this number stays wrong and _finish refuses.
+        raise_faults(faults)
+        # Should writing stop half way (a full disk), this number stays wrong and the file is never
+        # called finished.
         self._num_begun += 1
-        self._write(file.create_group(place), episode)
+        try:
+            self._write(file.create_group(place), episode)
+            file.flush()
+        except BaseException as failure:
+            if place in file:
+                del file[place]
+            if isinstance(failure, OSError):
+                raise UserError(_refused_by_disk(self.path, failure)) from failure
+            raise
         self.num_episodes += 1
         self._num_steps += episode.num_steps
 
@@ -158,7 +181,8 @@ class EpisodeWriter:
         dataset.attrs[native.ORIENTATION_ATTRIBUTE] = "upright"
         dataset.attrs[native.QUALITY_ATTRIBUTE] = self._quality
 
-    def _finish(self, file: h5py.File) -> None:
+    def _unfinished_faults(self) -> list[str]:
+        """Why the file must not be called finished."""
         faults = self._existing_faults()
         if self.num_episodes == 0:
             faults.append(
@@ -172,13 +196,17 @@ class EpisodeWriter:
         if self._num_begun != self.num_episodes:
             found = "an episode whose writing failed"
             faults.append(describe(str(self.path), found, "whole episodes", "Record it again."))
-        if faults:
-            raise UserError(faults)
-        file[NATIVE_LAYOUT.root].attrs[native.TOTAL_ATTRIBUTE] = self._num_steps
-        file.close()
-        _fsync(self._partial)
-        os.replace(self._partial, self.path)
-        _fsync(self.path.parent)
+        return faults
+
+    def _close(self, file: h5py.File) -> None:
+        """Close the partial file and wait until it is on the disk; remove it when that fails."""
+        try:
+            file[NATIVE_LAYOUT.root].attrs[native.TOTAL_ATTRIBUTE] = self._num_steps
+            file.close()
+            flush_to_disk(self._partial)
+        except (OSError, RuntimeError) as failure:  # h5py raises either when the disk is full
+            self._partial.unlink(missing_ok=True)
+            raise UserError(_refused_by_disk(self.path, failure)) from failure
 
     def _open_file(self) -> h5py.File:
         if self._file is None:
@@ -199,12 +227,10 @@ class EpisodeWriter:
         return [describe(str(self.path), "an existing file", "a new name", remedy)]
 
 
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _refused_by_disk(path: Path, failure: Exception) -> str:
+    found = f"{type(failure).__name__} ({failure})"
+    remedy = "Free space on that disk or choose another, and record again."
+    return describe(str(path), found, "a disk that takes the data", remedy)
 
 
 def _camera_faults(conventions: Conventions) -> list[str]:

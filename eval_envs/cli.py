@@ -10,12 +10,12 @@ import numpy.typing as npt
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from scipy.stats import binomtest
 
 import eval_envs
 from data_tools.errors import UserError, describe
 from eval_envs.collect import HasExpert, collect, demonstrate
 from eval_envs.contract import check_env
+from eval_envs.intervals import wilson_interval
 from eval_envs.video import encode_mp4
 
 app = typer.Typer(help=eval_envs.__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -141,11 +141,11 @@ def measure_expert(
             attempt for attempt in attempts if attempt.attributes.get("family", task) == family
         ]
         steps = [len(attempt.actions) for attempt in chosen if attempt.is_success]
-        interval = binomtest(len(steps), len(chosen)).proportion_ci(method="wilson")
+        low, high = wilson_interval(len(steps), len(chosen))
         took = f"steps {np.mean(steps):.1f} (longest {max(steps)})" if steps else ""
         _console.print(
             f"{family}: success {100 * len(steps) / len(chosen):.1f} % "
-            f"\\[{100 * interval.low:.1f}, {100 * interval.high:.1f}], n = {len(chosen)}; {took}",
+            f"\\[{100 * low:.1f}, {100 * high:.1f}], n = {len(chosen)}; {took}",
             highlight=False,
         )
 

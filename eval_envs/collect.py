@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.conventions import Conventions
-from data_tools.errors import UserError, describe
+from data_tools.errors import UserError, describe, raise_faults
 from data_tools.writer import EpisodeWriter
 from eval_envs.disturbance import Disturbance
 
@@ -197,8 +197,7 @@ def _check_counts(**counts: int) -> None:
         for name, count in counts.items()
         if count < 1
     ]
-    if faults:
-        raise UserError(faults)
+    raise_faults(faults)
 
 
 def _write(writer: EpisodeWriter, demonstration: Demonstration) -> None:

@@ -5,7 +5,8 @@ On top of Gymnasium's interface an environment offers, on `env.unwrapped`:
 * `conventions`: the `Conventions` of its cameras, state and actions;
 * `max_episode_steps`: control steps after which an episode is cut off, at most;
 * observations {"images": {camera: uint8[y, x, 3]}, "state": float32[s], "instruction": str};
-* `is_success` and `success_any` (some object met the goal, commanded or not) in every `info`.
+* `is_success` in every `info`, and where "some object met the goal, commanded or not" means
+  something else, `success_any`, too.
 
 Two optional methods save most of the rendering: `advance(action)` steps without looking and
 `observe()` looks. They are what `ChunkStep` uses, and together they must equal `step`.
@@ -27,10 +28,9 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 
 from data_tools.conventions import Conventions
 from data_tools.episode import Observation
-from data_tools.errors import UserError, describe
+from data_tools.errors import UserError, describe, raise_faults
 
 FloatArray = npt.NDArray[np.float32]
-_SUCCESS_KEYS = ("is_success", "success_any")
 
 
 @runtime_checkable
@@ -53,22 +53,47 @@ def to_observation(observation: Mapping[str, Any]) -> Observation:
     )
 
 
+def successes(info: Mapping[str, Any]) -> tuple[bool, bool]:
+    """`is_success` and `success_any` of one step; the first stands for a missing second.
+
+    Raises:
+        UserError: `info` holds no `is_success`.
+    """
+    if "is_success" not in info:
+        remedy = "Report whether the goal is met at reset and at every step."
+        raise UserError(describe("info", f"the keys {sorted(info)}", "'is_success'", remedy))
+    return bool(info["is_success"]), bool(info.get("success_any", info["is_success"]))
+
+
 class ChunkStep(gymnasium.Wrapper[dict[str, Any], FloatArray, dict[str, Any], FloatArray]):
     """An environment whose action is a chunk of several; it looks only after the last one.
 
     The action space is float32[n, a]. `step` executes the rows in order and stops where the episode
     ends; a chunk of fewer rows is taken, too (outside a vector environment, which needs one shape).
     The reward is summed, and `info` is that of the last executed step with `steps_taken`,
-    `is_success` (at any executed step) and `is_success_final` (at the last).
+    `is_success` and `success_any` (at any executed step) and `is_success_final` (at the last).
 
     Put wrappers that change observations outside: with `advance` and `observe` this one bypasses
     what it wraps.
 
+    Args:
+        env: the environment whose steps are executed.
+        chunk_length: most actions executed between two looks.
+        look_at_end: False saves rendering what nobody acts on: where the environment looks when
+            asked, the step that ends an episode then returns the observation before that step.
+
     Raises:
-        UserError: chunk_length below 1, or wrappers inside that would be bypassed.
+        UserError: chunk_length below 1, or wrappers inside that would be bypassed; in an episode, a
+            chunk of another shape or an `info` without `is_success`.
     """
 
-    def __init__(self, env: gymnasium.Env[dict[str, Any], FloatArray], chunk_length: int) -> None:
+    def __init__(
+        self,
+        env: gymnasium.Env[dict[str, Any], FloatArray],
+        chunk_length: int,
+        *,
+        look_at_end: bool = True,
+    ) -> None:
         super().__init__(env)
         if chunk_length < 1:
             raise UserError(
@@ -86,6 +111,8 @@ class ChunkStep(gymnasium.Wrapper[dict[str, Any], FloatArray, dict[str, Any], Fl
             np.tile(space.high, (chunk_length, 1)),
             dtype=np.float32,
         )
+        self._look_at_end = look_at_end
+        self._seen: dict[str, Any] = {}
         self._looks_when_asked = isinstance(env.unwrapped, LooksWhenAsked)
         if self._looks_when_asked:
             _require_no_wrappers(env)
@@ -94,8 +121,15 @@ class ChunkStep(gymnasium.Wrapper[dict[str, Any], FloatArray, dict[str, Any], Fl
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The wrapped environment's, with the same keys in `info` as after a step."""
-        observation, info = self.env.reset(seed=seed, options=options)
-        return observation, {**info, "steps_taken": 0, "is_success_final": info["is_success"]}
+        self._seen, info = self.env.reset(seed=seed, options=options)
+        is_success, success_any = successes(info)
+        return self._seen, {
+            **info,
+            "steps_taken": 0,
+            "is_success": is_success,
+            "is_success_final": is_success,
+            "success_any": success_any,
+        }
 
     def step(self, action: FloatArray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Execute float32[m, a], m at most the chunk length, and look once."""
@@ -111,25 +145,25 @@ class ChunkStep(gymnasium.Wrapper[dict[str, Any], FloatArray, dict[str, Any], Fl
                     "Give one row per action, none left out.",
                 )
             )
-        total, succeeded, steps = 0.0, False, 0
+        total, outcomes = 0.0, []
         for row in chunk:
             observation, reward, terminated, truncated, info = self._step_once(row)
-            total, succeeded, steps = (
-                total + reward,
-                succeeded or bool(info["is_success"]),
-                steps + 1,
-            )
-            if terminated or truncated:
+            total += reward
+            outcomes.append(successes(info))
+            if is_over := terminated or truncated:
                 break
         info = {
             **info,
-            "steps_taken": steps,
-            "is_success_final": info["is_success"],
-            "is_success": succeeded,
+            "steps_taken": len(outcomes),
+            "is_success": any(is_success for is_success, _ in outcomes),
+            "is_success_final": outcomes[-1][0],
+            "success_any": any(success_any for _, success_any in outcomes),
         }
-        if observation is None:
-            observation = self.unwrapped.observe()  # type: ignore[attr-defined]
-        return observation, total, terminated, truncated, info
+        if observation is not None:
+            self._seen = observation
+        elif self._look_at_end or not is_over:
+            self._seen = self.unwrapped.observe()  # type: ignore[attr-defined]
+        return self._seen, total, terminated, truncated, info
 
     def _step_once(
         self, action: FloatArray
@@ -156,8 +190,7 @@ def check_env(env: gymnasium.Env[dict[str, Any], FloatArray]) -> None:
         faults += [f"Gymnasium's check_env warns: {warning.message}" for warning in caught]
     except Exception as error:  # Gymnasium reports through assertions and many other types
         faults.append(f"Gymnasium's check_env: {type(error).__name__}: {error}")
-    if faults:
-        raise UserError(faults)
+    raise_faults(faults)
 
 
 def _require_no_wrappers(env: gymnasium.Env[Any, Any]) -> None:
@@ -243,7 +276,7 @@ def _episode_faults(env: gymnasium.Env[Any, Any]) -> Iterator[str]:
                 "a sentence",
                 "Say what is to be done.",
             )
-        for key in _SUCCESS_KEYS:
+        for key in ("is_success", *({"success_any"} & set(info))):
             if not isinstance(info.get(key), bool | np.bool_):
                 remedy = "Report it at reset and at every step."
                 yield describe(

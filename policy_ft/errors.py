@@ -7,24 +7,17 @@ legal name.
 
 import json
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
 
-from data_tools.errors import UserError, describe, nearest
+from data_tools.errors import UserError, describe, nearest, raise_faults
 
 __all__ = ["UserError", "describe", "nearest", "raise_faults", "read_json", "validation_faults"]
 
 KeyPath = tuple[str | int, ...]
-
-
-def raise_faults(faults: Iterable[str]) -> None:
-    """Raise one UserError that lists every fault; do nothing when there is none."""
-    listed = list(faults)
-    if listed:
-        raise UserError(listed)
 
 
 def read_json(path: Path) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 from data_tools.conventions import Conventions
 from data_tools.episode import Episode
 from data_tools.finding import Finding
+from data_tools.finite import nonfinite_columns
 
 # 15 steps at the 50 Hz of ALOHA; in seconds, as a robot at 10 Hz is done in fewer steps.
 SHORTEST_S: Final = 0.3
@@ -33,10 +34,7 @@ def check_finite(episode: Episode, conventions: Conventions) -> Iterator[Finding
         "state": (episode.state(), conventions.state.names),
     }
     for part, (array, names) in arrays.items():
-        is_bad = ~np.isfinite(array)
-        for column in np.flatnonzero(is_bad.any(axis=0)).tolist():
-            step = int(np.argmax(is_bad[:, column]))
-            count = int(is_bad[:, column].sum())
+        for column, step, count in nonfinite_columns(array):
             yield Finding(
                 rule="not_finite",
                 severity="error",

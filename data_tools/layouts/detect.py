@@ -1,6 +1,6 @@
 """Which layout and conventions a file has, on what evidence; never a guess."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -8,7 +8,8 @@ import yaml
 from pydantic import Field, ValidationError
 
 from data_tools.conventions import ActionSpec, CameraSpec, Conventions, GripperSpec, StateSpec
-from data_tools.errors import UserError, describe, nearest
+from data_tools.errors import UserError, describe, nearest, raise_faults
+from data_tools.finding import Finding
 from data_tools.layouts import native
 from data_tools.layouts.layout import Layout
 from data_tools.layouts.native import NATIVE_LAYOUT
@@ -24,6 +25,7 @@ class Detected:
     layout: Layout
     conventions: Conventions
     evidence: str
+    warnings: tuple[Finding, ...] = ()
 
 
 class Sidecar(Conventions):
@@ -46,18 +48,29 @@ _KNOWN_KEYS = sorted(
 def detect(file: h5py.File, path: Path) -> Detected:
     """The layout and conventions of an open file.
 
-    A sidecar `<file>.conventions.yaml`, or `conventions.yaml` in the same folder, is believed
-    first, because a person wrote it for this data; then the file's own attributes.
+    A sidecar `<file>.conventions.yaml` is believed first, because a person wrote it for this file;
+    where the file's own attributes say otherwise, that is a warning. Then come those attributes.
+    `conventions.yaml` in the same folder speaks for files that have neither.
 
     Raises:
-        UserError: neither is there, or what is there is not valid; every fault is named.
+        UserError: none of them is there, or what is there is not valid, or the folder's declaration
+            contradicts the file's; every fault is named.
     """
-    sidecar = find_sidecar(path)
-    if sidecar is not None:
-        return _from_sidecar(sidecar)
+    sidecar = path.with_name(path.name + SIDECAR_SUFFIX)
+    of_folder = path.with_name(FOLDER_SIDECAR)
     root = file.get(NATIVE_LAYOUT.root)
-    if root is not None and native.CONVENTIONS_ATTRIBUTE in root.attrs:
-        return _from_attributes(root, path)
+    if root is not None and native.CONVENTIONS_ATTRIBUTE not in root.attrs:
+        root = None
+    if sidecar.is_file():
+        detected = _from_sidecar(sidecar)
+        return detected if root is None else replace(detected, warnings=_correction(root, detected))
+    if root is not None:
+        detected = _from_attributes(root, path)
+        if of_folder.is_file():
+            _require_no_contradiction(path, detected.conventions, of_folder)
+        return detected
+    if of_folder.is_file():
+        return _from_sidecar(of_folder)
     expected = (
         f"the attribute {native.CONVENTIONS_ATTRIBUTE!r} on /{NATIVE_LAYOUT.root}, "
         f"or a file {path.name}{SIDECAR_SUFFIX}"
@@ -71,12 +84,36 @@ def detect(file: h5py.File, path: Path) -> Detected:
     )
 
 
-def find_sidecar(path: Path) -> Path | None:
-    """The YAML file that speaks for this data file, the one named after it before the folder's."""
-    for candidate in (path.with_name(path.name + SIDECAR_SUFFIX), path.with_name(FOLDER_SIDECAR)):
-        if candidate.is_file():
-            return candidate
-    return None
+def _correction(root: h5py.Group, sidecar: Detected) -> tuple[Finding, ...]:
+    """A warning when a file's sidecar says something else than the file's own attributes."""
+    try:
+        stored = Conventions.model_validate_json(root.attrs[native.CONVENTIONS_ATTRIBUTE])
+    except ValidationError:
+        stored = None  # what nobody can read is corrected, too
+    if stored == sidecar.conventions:
+        return ()
+    corrected = Finding(
+        rule="corrected_conventions",
+        severity="warning",
+        where=f"{root.file.filename}, attribute {native.CONVENTIONS_ATTRIBUTE!r}",
+        value="another declaration than the sidecar's",
+        threshold=f"the same; {sidecar.evidence}, and is believed",
+        remedy="Delete the sidecar unless it corrects the file on purpose.",
+    )
+    return (corrected,)
+
+
+def _require_no_contradiction(path: Path, own: Conventions, folder_sidecar: Path) -> None:
+    if own != _from_sidecar(folder_sidecar).conventions:
+        raise UserError(
+            describe(
+                str(path),
+                f"conventions of its own that differ from {folder_sidecar}",
+                "the same, for a folder's declaration never corrects a file's own",
+                f"Move the file to another folder, or write {path.name}{SIDECAR_SUFFIX} "
+                "to correct it.",
+            )
+        )
 
 
 def _from_attributes(root: h5py.Group, path: Path) -> Detected:
@@ -128,8 +165,7 @@ def _require_known_orientation(where: str, conventions: Conventions) -> None:
         for camera in conventions.cameras
         if camera.orientation == "unknown"
     ]
-    if faults:
-        raise UserError(faults)
+    raise_faults(faults)
 
 
 def _validation_faults(where: str, error: ValidationError) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.conventions import ActionSpec, CameraSpec, Conventions, GripperSpec, StateSpec
-from data_tools.errors import UserError, describe
+from data_tools.errors import UserError, describe, raise_faults
 from eval_envs.tabletop.expert import CLOSED, MAX_STEP, OPEN, expert_action
 from eval_envs.tabletop.layout import BASE_COLORS, SHAPES, Layout, sample_layout
 from eval_envs.tabletop.rendering import PROFILE
@@ -82,8 +82,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], npt.NDArray[np.float32]]):
             render_mode=render_mode,
         )
         faults = self._settings.faults()
-        if faults:
-            raise UserError(faults)
+        raise_faults(faults)
         self.render_mode = render_mode
         self.conventions = _conventions(self._settings)
         self.max_episode_steps = max(FAMILIES[name].max_steps for name in self._settings.families)

@@ -1,4 +1,4 @@
-"""A directory that appears complete or not at all, whatever happens while it is written."""
+"""Directories and files that appear complete or not at all, whatever happens meanwhile."""
 
 import os
 import shutil
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data_tools.disk import flush_to_disk
 from policy_ft.errors import UserError, describe
 
 
@@ -43,20 +44,20 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    _flush(target.parent)
+    flush_to_disk(target.parent)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file in UTF-8 so that a kill or a power cut leaves the old content or the new."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    flush_to_disk(unfinished)
+    os.replace(unfinished, path)
+    flush_to_disk(path.parent)
 
 
 def sync_directory(directory: Path) -> None:
     """Wait until every file below a directory, and its own names, are on the disk."""
     for path in directory.rglob("*"):
-        _flush(path)
-    _flush(directory)
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file, or the names in a directory, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        flush_to_disk(path)
+    flush_to_disk(directory)

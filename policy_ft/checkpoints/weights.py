@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from policy_ft.checkpoints.report import StoredTensor, match_tensors, own_tensors
+from policy_ft.checkpoints.matching import StoredTensor, match_tensors, own_tensors
 from policy_ft.errors import UserError, describe
 from policy_ft.policy import LoadReport
 

@@ -4,9 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from data_tools.actions import Normalization
 from policy_ft.config.base import Settings
-
-NormalizationKind = Literal["identity", "mean_std", "quantiles", "min_max"]
 
 
 class TransformsConfig(Settings):
@@ -24,13 +23,13 @@ class TransformsConfig(Settings):
         "bilinear on uint8, aspect ratio kept, black padding around the centre, as "
         "pi0's reference code does.",
     )
-    state_normalization: NormalizationKind = Field(
+    state_normalization: Normalization = Field(
         "mean_std",
         description="identity: as is. mean_std: zero mean, unit deviation. quantiles: the 1 %..99 "
         "% range becomes [-1, 1], not clipped. min_max: the whole range becomes [-1, "
         "1], so one outlier sets the scale.",
     )
-    action_normalization: NormalizationKind = Field(
+    action_normalization: Normalization = Field(
         "mean_std", description="The same for actions, after delta_actions have been made relative."
     )
     delta_actions: tuple[str, ...] = Field(

@@ -69,6 +69,34 @@ def test_a_sidecar_of_the_folder_speaks_for_its_files(robomimic_file):
     assert len(open_dataset(robomimic_file.parent)) == 2
 
 
+def _write_declaration(path, conventions):
+    path.write_text(yaml.safe_dump(conventions.model_dump(mode="json")))
+
+
+def test_a_folder_does_not_speak_for_a_file_that_declares_itself(demos, conventions):
+    folder = demos.with_name("conventions.yaml")
+    _write_declaration(folder, conventions)
+    dataset = open_dataset(demos)
+    assert dataset.inspected.warnings == ()
+    assert "has the attributes" in dataset.inspected.evidence[0]
+    _write_declaration(folder, conventions.model_copy(update={"control_hz": 20.0}))
+    with pytest.raises(UserError, match=r"Move the file .*push.hdf5.conventions.yaml to correct"):
+        open_dataset(demos)
+
+
+def test_a_files_own_sidecar_corrects_what_the_file_declares_with_a_warning(demos, conventions):
+    sidecar = demos.with_name("push.hdf5.conventions.yaml")
+    _write_declaration(sidecar, conventions)
+    assert open_dataset(demos).inspected.warnings == ()
+    state = conventions.state.model_copy(update={"frame": "robot_base"})
+    _write_declaration(sidecar, conventions.model_copy(update={"state": state}))
+    dataset = open_dataset(demos)
+    assert dataset.conventions.state.frame == "robot_base"
+    (warning,) = dataset.inspected.warnings
+    assert warning.rule == "corrected_conventions"
+    assert "Delete the sidecar unless it corrects the file on purpose" in str(warning)
+
+
 @pytest.mark.parametrize(
     ("color_order", "orientation", "turn"),
     [

@@ -211,3 +211,36 @@ def test_two_files_with_different_conventions_are_refused(tmp_path, conventions,
     ) as caught:
         open_dataset(tmp_path)
     assert any("another lens" in fault for fault in caught.value.faults)
+
+
+def test_camera_sizes_that_differ_are_told_of_every_file(tmp_path, conventions, make_episode):
+    small = conventions.cameras[1].model_copy(update={"height": 12, "width": 12})
+    smaller = conventions.model_copy(update={"cameras": (conventions.cameras[0], small)})
+    declared = {
+        "a": conventions,
+        "b": conventions.model_copy(update={"control_hz": 20.0}),
+        "c": smaller,
+        "d": smaller.model_copy(update={"control_hz": 20.0}),
+    }
+    for name, each in declared.items():
+        episode = make_episode()
+        episode["images"]["wrist"] = episode["images"]["wrist"][:, : each.camera("wrist").height]
+        episode["images"]["wrist"] = episode["images"]["wrist"][:, :, : each.camera("wrist").width]
+        with EpisodeWriter(tmp_path / f"{name}.hdf5", each) as writer:
+            writer.add(**episode)
+    with pytest.raises(UserError) as caught:
+        open_dataset(tmp_path)
+    told = [fault.split(":")[0].removeprefix(str(tmp_path)) for fault in caught.value.faults]
+    assert told == [
+        "/b.hdf5, control_hz",
+        "/c.hdf5, cameras",
+        "/d.hdf5, control_hz",
+        "/d.hdf5, cameras",
+    ]
+    assert "resize the frames" in caught.value.faults[1]
+
+
+def test_a_file_given_under_two_names_is_refused(demos, monkeypatch):
+    monkeypatch.chdir(demos.parent)
+    with pytest.raises(UserError, match="Give each file once"):
+        open_dataset([demos, demos.name])

@@ -94,17 +94,64 @@ def test_a_file_that_appeared_meanwhile_is_not_overwritten(tmp_path, conventions
     with pytest.raises(UserError, match="overwrite=True"):
         writer.__exit__(None, None, None)
     assert path.read_text() == "someone else's"
-    assert list(tmp_path.iterdir()) == [path]
+    (partial,) = tmp_path.glob("*.partial")
+    assert len(open_dataset(partial)) == 1
 
 
-def test_an_exception_leaves_no_file(tmp_path, conventions, make_episode):
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, UserError("the robot stopped")])
+def test_an_exception_leaves_the_episodes_before_it_and_names_their_file(
+    tmp_path, conventions, make_episode, interruption
+):
     def interrupted() -> None:
         with EpisodeWriter(tmp_path / "a.hdf5", conventions) as writer:
-            writer.add(**make_episode())
-            raise KeyboardInterrupt
+            writer.add(**make_episode(0))
+            writer.add(**make_episode(1))
+            raise interruption
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises((KeyboardInterrupt, UserError)) as caught:
         interrupted()
+    (partial,) = tmp_path.iterdir()
+    told = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
+    assert f"{partial}: holds the 2 episodes" in told
+    assert "Rename it to end in .hdf5 to use them" in told
+    dataset = open_dataset(partial.rename(tmp_path / "saved.hdf5"))
+    assert (len(dataset), dataset.inspected.warnings) == (2, ())
+    np.testing.assert_array_equal(dataset[1].actions(), make_episode(1)["actions"])
+
+
+def test_an_episode_is_on_the_disk_when_it_has_been_added(tmp_path, conventions, make_episode):
+    """A copy of the partial file, as a crash would leave it, can be read at any moment."""
+    with EpisodeWriter(tmp_path / "a.hdf5", conventions) as writer:
+        for seed in range(3):
+            writer.add(**make_episode(seed))
+            (partial,) = tmp_path.glob("*.partial")
+            copy = tmp_path / "copy.hdf5"
+            copy.write_bytes(partial.read_bytes())
+            assert len(open_dataset(copy)) == seed + 1
+
+
+def test_an_exception_before_any_episode_leaves_no_file(tmp_path, conventions):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        EpisodeWriter(tmp_path / "a.hdf5", conventions),
+    ):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_at_the_end_is_told_and_leaves_no_file(
+    tmp_path, conventions, make_episode, monkeypatch
+):
+    def full_disk(file: h5py.File) -> None:
+        close(file)
+        raise RuntimeError("no space left on device")
+
+    close = h5py.File.close
+    writer = EpisodeWriter(tmp_path / "a.hdf5", conventions).__enter__()
+    writer.add(**make_episode(0))
+    monkeypatch.setattr(h5py.File, "close", full_disk)
+    with pytest.raises(UserError, match=r"no space left.*Free space on that disk"):
+        writer.__exit__(None, None, None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -124,11 +171,12 @@ def test_a_half_written_episode_forbids_finishing(tmp_path, conventions, make_ep
     writer = EpisodeWriter(tmp_path / "a.hdf5", conventions).__enter__()
     writer.add(**make_episode(0))
     monkeypatch.setattr("data_tools.writer.encode_frames", full_disk)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match=r"no space.*Free space on that disk"):
         writer.add(**make_episode(1))
     with pytest.raises(UserError, match="whole episodes"):
         writer.__exit__(None, None, None)
-    assert list(tmp_path.iterdir()) == []
+    (partial,) = tmp_path.iterdir()
+    assert len(open_dataset(partial)) == 1
 
 
 def test_a_closed_writer_says_how_to_open_it(tmp_path, conventions, make_episode):

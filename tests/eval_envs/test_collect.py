@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -82,6 +83,26 @@ def test_an_expert_that_never_succeeds_is_reported_and_nothing_is_written(
     with pytest.raises(UserError, match="Lower the noise, or keep the failures"):
         collect(tmp_path / "none.hdf5", task="reach", num_episodes=1, seed=0, env_args=SMALL)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_crash_keeps_the_demonstrations_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(self: TabletopEnv, **arguments: Any) -> Any:
+        resets.append(1)
+        if len(resets) == 4:
+            raise RuntimeError("the simulator crashed")
+        return reset(self, **arguments)
+
+    resets: list[int] = []
+    reset = TabletopEnv.reset
+    monkeypatch.setattr(TabletopEnv, "reset", crash)
+    with pytest.raises(RuntimeError, match="the simulator crashed") as caught:
+        collect(tmp_path / "a.hdf5", task="reach", num_episodes=9, seed=0, env_args=SMALL)
+    assert "holds the 3 episodes" in caught.value.__notes__[0]
+    (partial,) = tmp_path.iterdir()
+    assert partial.suffix == ".partial"
+    assert len(open_dataset(partial)) == 3
 
 
 def test_an_environment_without_an_expert_is_refused(tmp_path: Path) -> None:

@@ -53,6 +53,60 @@ def test_a_chunk_renders_once(env: gymnasium.Env, monkeypatch: pytest.MonkeyPatc
     assert len(looks) == 1
 
 
+def test_the_end_of_an_episode_is_rendered_only_on_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = []
+    observe = TabletopEnv.observe
+    monkeypatch.setattr(TabletopEnv, "observe", lambda self: looks.append(1) or observe(self))
+    ends = {}
+    for look_at_end in (True, False):
+        made = gymnasium.make(ENV_ID, task="reach", image_size=16)
+        env = ChunkStep(made, chunk_length=20, look_at_end=look_at_end)
+        env.reset(seed=0)
+        before, *_ = env.step(np.tile(np.float32([1, 0, 0, 0]), (20, 1)))
+        looks.clear()
+        end, *_, truncated, info = env.step(np.tile(np.float32([-1, 0, 0, 0]), (20, 1)))
+        assert truncated
+        assert len(looks) == look_at_end
+        assert np.array_equal(end["state"], before["state"]) is not look_at_end
+        ends[look_at_end] = info
+        env.close()
+    assert ends[True] == ends[False]
+
+
+def test_success_with_any_object_is_kept_over_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment that judges each moment for itself."""
+    judge = TabletopEnv._judge
+    monkeypatch.setattr(
+        TabletopEnv, "_judge", lambda self: {**judge(self), "success_any": self._steps == 2}
+    )
+    env = ChunkStep(gymnasium.make(ENV_ID, task="pick", image_size=8), chunk_length=4)
+    env.reset(seed=0)
+    assert env.step(np.zeros((4, 4), np.float32))[-1]["success_any"]
+    assert not env.step(np.zeros((4, 4), np.float32))[-1]["success_any"]
+    env.close()
+
+
+def test_success_with_any_object_is_success_where_nothing_else_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judge = TabletopEnv._judge
+
+    def plain(self: TabletopEnv) -> dict[str, Any]:
+        info = {**judge(self), "is_success": self._steps == 1}
+        del info["success_any"]
+        return info
+
+    monkeypatch.setattr(TabletopEnv, "_judge", plain)
+    env = ChunkStep(
+        gymnasium.make(ENV_ID, task="pick", image_size=8, terminate_on_success=False), 2
+    )
+    assert env.reset(seed=0)[1]["success_any"] is False
+    assert env.step(np.zeros((2, 4), np.float32))[-1]["success_any"] is True
+    env.close()
+
+
 def test_a_chunk_stops_where_the_episode_ends() -> None:
     env = ChunkStep(gymnasium.make(ENV_ID, task="reach", image_size=16), chunk_length=100)
     _, info = env.reset(seed=0)
@@ -175,9 +229,7 @@ def test_faults_of_an_environment_are_named_all_at_once() -> None:
             }
 
         def _judge(self) -> dict[str, Any]:
-            info = super()._judge()
-            del info["success_any"]
-            return info
+            return {**super()._judge(), "success_any": "perhaps"}
 
     noise = np.random.default_rng(0)
     env = Silent("pick", image_size=16)
