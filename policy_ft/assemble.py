@@ -1,23 +1,18 @@
 """Settings become things here and nowhere else: policy, data, environment, and then a run."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-from data_tools.conventions import compare
 from data_tools.doctor import validate
 from data_tools.episode import Dataset
-from data_tools.finite import nonfinite_values
 from data_tools.reader import open_dataset
 from eval_envs.collect import collect
 from policy_ft.checkpoints.native import load_policy
 from policy_ft.checkpoints.parts import load_language, load_tower
 from policy_ft.config.data import CollectConfig, DataConfig
 from policy_ft.config.run import (
-    EvaluationConfig,
     NewPolicy,
     PretrainedPolicy,
     RunConfig,
@@ -25,12 +20,17 @@ from policy_ft.config.run import (
 )
 from policy_ft.data.fitting import fit_transforms
 from policy_ft.data.split import split_episodes
-from policy_ft.data.windows import WindowDataset
-from policy_ft.errors import UserError, describe, raise_faults
-from policy_ft.evaluation.rollout import make_env, require_agreement
+from policy_ft.errors import UserError, describe
 from policy_ft.models.build import build_model
 from policy_ft.models.vla import VLAModel
 from policy_ft.policy import LoadReport, Policy
+from policy_ft.preflight import (
+    Faults,
+    require_fitting_data,
+    require_loaded,
+    require_rollouts,
+    require_sound_numbers,
+)
 from policy_ft.tokenization import train_tokenizer
 from policy_ft.training import loop
 from policy_ft.training.hooks import Hook
@@ -39,10 +39,17 @@ from policy_ft.training.loop import TrainResult
 from policy_ft.training.metrics import require_tensorboard
 from policy_ft.training.state import starting_point
 from policy_ft.transforms import ModelShape, prompt_text
-from policy_ft.tuning.groups import plan_groups
 
-T = TypeVar("T")
 EPISODES_A_WORKER = 50
+PARENT_KEYS = (
+    "weights_sha256",
+    "command",
+    "data",
+    "data_fingerprint",
+    "seed",
+    "train_step",
+    "parent",
+)
 
 
 def train(
@@ -53,6 +60,7 @@ def train(
     *,
     resume: bool = False,
     hooks: Sequence[Hook] = (),
+    command: str = "",
 ) -> TrainResult:
     """Trains as `config` says and returns where the checkpoints are.
 
@@ -65,6 +73,7 @@ def train(
         env: Gymnasium id for the rollouts, instead of config.evaluation.env.
         resume: go on from the newest complete checkpoint in config.output_dir.
         hooks: plugs that act after each step and whose state lies in every checkpoint.
+        command: what a person typed, for the provenance of the checkpoints; left out when empty.
 
     Raises:
         UserError: anything that cannot be honoured; before the first step wherever it can be known
@@ -76,12 +85,18 @@ def train(
     if episodes is None:
         with accelerator.main_process_first():
             episodes = open_or_collect(config.data)
-    raise_faults(nonfinite_values(episodes))
-    if policy is None:
-        policy = build_policy(config, episodes) if checkpoint is None else load_policy(checkpoint)
-        _require_frozen_is_loaded(config, policy)
-    _require_agreement(config, policy, episodes)
-    _require_encodable(policy, episodes)
+    require_sound_numbers(episodes)
+    if policy is not None:
+        policy = _descended(policy)
+    else:
+        policy = (
+            _starting_policy(config, episodes) if checkpoint is None else load_policy(checkpoint)
+        )
+        require_loaded(config, policy)
+    if command:
+        policy = replace(policy, provenance={**policy.provenance, "command": command})
+    require_fitting_data(config, policy, episodes)
+    require_rollouts(config, policy)
     return loop.train(config, policy, episodes, resume=resume, hooks=hooks)
 
 
@@ -89,9 +104,11 @@ def check(config: RunConfig) -> list[str]:
     """Every reason why `train(config)` would refuse to start; empty when it can.
 
     Opens the data, builds the policy and makes the environment; trains nothing and writes nothing.
+    Goes further than `train` in one thing: it decodes the first, middle and last image of each
+    camera and episode, and `train` meets an image that cannot be decoded only when it is drawn.
     Data that config.data.collect would record does not exist yet and cannot be checked.
     """
-    faults = _Faults()
+    faults = Faults()
     checkpoints = Path(config.output_dir) / "checkpoints"
     faults.of(lambda: starting_point(checkpoints, resume=False))
     if config.training.tensorboard:
@@ -101,13 +118,10 @@ def check(config: RunConfig) -> list[str]:
         faults.extend(str(finding) for finding in validate(episodes) if finding.severity == "error")
     policy = faults.of(lambda: _policy_to_check(config, episodes))
     if policy is not None:
-        faults.of(lambda: _require_frozen_is_loaded(config, policy))
-        if config.evaluation != "off":
-            evaluation = config.evaluation
-            faults.of(lambda: _require_env(evaluation, policy))
+        faults.of(lambda: require_loaded(config, policy))
+        faults.of(lambda: require_rollouts(config, policy))
         if episodes is not None:
-            faults.of(lambda: _require_agreement(config, policy, episodes))
-            faults.of(lambda: _require_encodable(policy, episodes))
+            faults.of(lambda: require_fitting_data(config, policy, episodes))
     return faults.listed
 
 
@@ -137,6 +151,26 @@ def build_policy(config: RunConfig, episodes: Dataset) -> Policy:
         own.config, episodes, kept, shape=own.shape, tokenizer_json=own.tokenizer_json
     )
     return replace(policy, transforms=fitted)
+
+
+def _starting_policy(config: RunConfig, episodes: Dataset) -> Policy:
+    policy = build_policy(config, episodes)
+    if isinstance(config.policy, PretrainedPolicy):
+        return _descended(policy, path=config.policy.path)
+    return policy
+
+
+def _descended(policy: Policy, **origin: str) -> Policy:
+    """The policy a run starts from, what made it noted as its parent's.
+
+    One that was never saved has no hash to be called by, and keeps what its maker noted.
+    """
+    own = policy.provenance
+    if "weights_sha256" not in own:
+        return policy
+    parent = {**origin, **{key: own[key] for key in PARENT_KEYS if key in own}}
+    kept = {key: own[key] for key in ("replan_steps",) if key in own}
+    return replace(policy, provenance={**kept, "parent": parent})
 
 
 def _new_policy(config: NewPolicy, episodes: Dataset, kept: Sequence[int], seed: int) -> Policy:
@@ -225,74 +259,3 @@ def _with_env(config: RunConfig, env: str) -> RunConfig:
     return config.model_copy(
         update={"evaluation": config.evaluation.model_copy(update={"env": env})}
     )
-
-
-def _require_agreement(config: RunConfig, policy: Policy, episodes: Dataset) -> None:
-    raise_faults(
-        str(mismatch)
-        for mismatch in compare(
-            episodes.conventions,
-            policy.conventions,
-            found_name=f"data {', '.join(config.data.path)}",
-            expected_name="the policy",
-        )
-    )
-
-
-def _require_frozen_is_loaded(config: RunConfig, policy: Policy) -> None:
-    """UserError for every rule that freezes random weights, which nothing would ever correct."""
-    plan = plan_groups(policy.model, config.tuning.groups, config.optimizer)
-    loaded = {*policy.load_report.loaded, *policy.load_report.tied}
-    random: dict[str, list[str]] = {}
-    for each in plan.assignments:
-        if each.state == "frozen" and each.parameter not in loaded:
-            random.setdefault(each.pattern, []).append(each.parameter)
-    raise_faults(
-        describe(
-            f"tuning.groups, pattern {pattern!r}",
-            f"{len(names)} frozen parameters with random weights, e.g. {names[0]!r}",
-            "weights from a checkpoint in everything that is frozen",
-            "Load them (policy.kind pretrained, language_weights, vision_weights) or train them.",
-        )
-        for pattern, names in random.items()
-    )
-
-
-def _require_env(config: EvaluationConfig, policy: Policy) -> None:
-    env = make_env(config.env, config.env_args)
-    try:
-        require_agreement(policy, env, config.env)
-    finally:
-        env.close()
-
-
-def _require_encodable(policy: Policy, episodes: Dataset) -> None:
-    """UserError naming every instruction that cannot be encoded, by its first episode."""
-    first = {episodes[index].instruction: index for index in reversed(range(len(episodes)))}
-    faults = _Faults()
-    for index in sorted(first.values()):
-        window = WindowDataset(episodes, [index], policy.transforms)
-        faults.of(partial(window.__getitem__, 0))
-    raise_faults(faults.listed)
-
-
-class _Faults:
-    """Gathers the faults of several attempts, each once, in order."""
-
-    def __init__(self) -> None:
-        self._faults: dict[str, None] = {}
-
-    @property
-    def listed(self) -> list[str]:
-        return list(self._faults)
-
-    def extend(self, faults: Iterable[str]) -> None:
-        self._faults.update(dict.fromkeys(faults))
-
-    def of(self, attempt: Callable[[], T]) -> T | None:
-        """What the attempt returns; None when it raises a UserError, whose faults are kept."""
-        try:
-            return attempt()
-        except UserError as error:
-            self.extend(error.faults)
-            return None

@@ -1,13 +1,14 @@
 """A policy: a model with the transforms it was trained with. Observations in, robot actions out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_tools.conventions import Conventions
 from data_tools.episode import Observation
@@ -108,13 +109,9 @@ class Policy:
         if noise is not None:
             noise = torch.as_tensor(noise, dtype=torch.float32, device=self.device)
         steps = self.config.num_sampling_steps if num_steps is None else num_steps
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad(), self._autocast():
-                chunks = self.model.sample_actions(inputs, noise=noise, num_steps=steps)
-        finally:
-            self.model.train(was_training)
+        real_columns = torch.as_tensor(self.transforms.action_dim_mask, device=self.device)
+        with torch.no_grad(), _evaluating(self.model), self._autocast():
+            chunks = self.model.sample_actions(inputs, noise, steps, real_columns)
         decode = self.transforms.decode
         return [
             decode(chunk, each)
@@ -126,6 +123,18 @@ class Policy:
         dtype = next(self.model.backbone.parameters()).dtype
         is_low = dtype != torch.float32
         return torch.autocast(self.device.type, dtype=dtype if is_low else None, enabled=is_low)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards every module's own mode again, for frozen parts differ."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def _misfits(config: ModelConfig, transforms: Transforms) -> list[str]:

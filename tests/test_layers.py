@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("policy_ft.checkpoints", "policy_ft.tuning", "policy_ft.execution"),
     ("policy_ft.evaluation",),
     ("policy_ft.training",),
-    ("policy_ft.deployment",),
+    ("policy_ft.deployment", "policy_ft.preflight"),
     ("policy_ft.assemble",),
     ("policy_ft.quickstart",),
     ("policy_ft.cli", "policy_ft.commands"),

@@ -43,6 +43,8 @@ Real = Annotated[float, BeforeValidator(_refuse_bool)]
 
 PositiveInt = Annotated[StrictInt, Field(gt=0)]
 NonNegativeInt = Annotated[StrictInt, Field(ge=0)]
+Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]
+"""Leaves room to count up within the 64 bits of a generator's key."""
 
 
 def on_or_off(value: object) -> str:

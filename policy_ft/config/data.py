@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
-from policy_ft.config.base import NonNegativeInt, PositiveInt, Real, Settings, on_or_off
+from policy_ft.config.base import NonNegativeInt, PositiveInt, Real, Seed, Settings, on_or_off
 
 
 class CollectConfig(Settings):
@@ -19,8 +19,10 @@ class CollectConfig(Settings):
     num_episodes: PositiveInt = Field(
         description="Demonstrations to keep; failed attempts are not counted."
     )
-    seed: NonNegativeInt = Field(
-        0, description="Seed of the first episode; the next ones count up from it."
+    seed: Seed = Field(
+        0,
+        description="Decides every attempt; attempt i is a function of the seed and i alone, so "
+        "two seeds are two sets of episodes.",
     )
     noise: Real = Field(
         0.0,

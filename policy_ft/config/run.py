@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, JsonValue, StrictBool, StrictInt, Tag, model_validator
 
-from policy_ft.config.base import NonNegativeInt, PositiveInt, Real, Settings, on_or_off
+from policy_ft.config.base import NonNegativeInt, PositiveInt, Real, Seed, Settings, on_or_off
 from policy_ft.config.data import DataConfig
 from policy_ft.config.model import ModelConfig
 from policy_ft.config.transforms import TransformsConfig
@@ -95,7 +95,8 @@ class GroupRule(Settings):
     )
     weight_decay: Annotated[Real, Field(ge=0)] | Literal["optimizer"] = Field(
         "optimizer",
-        description="Weight decay of these parameters; 'optimizer' takes optimizer.weight_decay.",
+        description="Weight decay of these parameters, norms, biases and embeddings among them "
+        "too; 'optimizer' takes optimizer.weight_decay and spares those.",
     )
 
     @model_validator(mode="after")
@@ -154,7 +155,7 @@ class OptimizerConfig(Settings):
     weight_decay: Real = Field(
         1e-10,
         ge=0,
-        description="Decoupled weight decay; never applied to norms, biases and embeddings.",
+        description="Decoupled weight decay; not applied to norms, biases and embeddings.",
     )
     warmup_steps: NonNegativeInt = Field(
         1000, description="Steps of linear warm-up, from lr / (warmup_steps + 1)."
@@ -193,7 +194,7 @@ class TrainingConfig(Settings):
     accumulation_steps: PositiveInt = Field(
         1,
         description="Micro-batches of one optimizer step. More saves memory; the result is the "
-        "same.",
+        "same, up to rounding and the masks of dropout.",
     )
     noise_draws: PositiveInt = Field(
         1,
@@ -263,14 +264,13 @@ class EvaluationConfig(Settings):
     episodes: PositiveInt = Field(
         50, description="Episodes of one evaluation, divided evenly over the environments."
     )
-    seed: NonNegativeInt = Field(
+    seed: Seed = Field(
         10_000, description="Seed of the first episode; the next ones count up from it."
     )
     num_envs: PositiveInt = Field(1, description="Environments stepped side by side.")
     replan_steps: PositiveInt = Field(
         description="Steps of each chunk that are executed before predicting again."
     )
-    num_sampling_steps: PositiveInt = Field(10, description="Euler steps from noise to actions.")
     every: PositiveInt = Field(
         description="Train steps between two evaluations; the last step is always evaluated."
     )
@@ -279,7 +279,7 @@ class EvaluationConfig(Settings):
 class RunConfig(Settings):
     """One training run, complete."""
 
-    seed: NonNegativeInt = Field(
+    seed: Seed = Field(
         0, description="Decides weights, split, order and noise; two seeds are two runs."
     )
     output_dir: str = Field(min_length=1, description="Directory of metrics and checkpoints.")

@@ -7,6 +7,7 @@ state to save.
 """
 
 from enum import IntEnum
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ class Purpose(IntEnum):
     FLOW = 0
     SHUFFLE = 1
     SPLIT = 2
+    VALIDATION = 3
 
 
 def generator(seed: int, purpose: Purpose, epoch: int, sample_id: int = 0) -> np.random.Generator:
@@ -29,7 +31,12 @@ def generator(seed: int, purpose: Purpose, epoch: int, sample_id: int = 0) -> np
 
 
 def flow_noise(
-    seed: int, epoch: int, sample_id: int, num_draws: int, chunk_shape: tuple[int, int]
+    seed: int,
+    epoch: int,
+    sample_id: int,
+    num_draws: int,
+    chunk_shape: tuple[int, int],
+    purpose: Literal[Purpose.FLOW, Purpose.VALIDATION] = Purpose.FLOW,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Noise and uniform numbers for the flow times of one sample.
 
@@ -39,11 +46,12 @@ def flow_noise(
         sample_id: of the window.
         num_draws: k. Draw i is the same for every k > i.
         chunk_shape: (h, a), the action chunk.
+        purpose: training, or validation, which would else repeat the first epoch's noise.
 
     Returns:
         noise float32[k, h, a], standard normal, and uniform float32[k] in [0, 1).
     """
-    draws = generator(seed, Purpose.FLOW, epoch, sample_id)
+    draws = generator(seed, purpose, epoch, sample_id)
     noise = np.empty((num_draws, *chunk_shape), dtype=np.float32)
     uniform = np.empty(num_draws, dtype=np.float32)
     for draw in range(num_draws):

@@ -72,22 +72,31 @@ class VLAModel(nn.Module):
 
     @torch.no_grad()
     def sample_actions(
-        self, inputs: ModelInput, noise: Tensor | None = None, num_steps: int = 10
+        self,
+        inputs: ModelInput,
+        noise: Tensor | None = None,
+        num_steps: int = 10,
+        real_columns: Tensor | None = None,
     ) -> Tensor:
-        """float32[b, h, a], normalized action chunks.
+        """float32[b, h, a], normalized action chunks; zero in the columns that are padding.
+
+        No loss reaches the velocity of a padded column, so it is not followed: the column stays on
+        the path on which training showed it, time * noise, whose velocity is the noise itself.
 
         Args:
             inputs: b observations.
             noise: float32[b, h, a], the start of the flow; drawn from torch's generator when not
                 given.
             num_steps: Euler steps.
+            real_columns: bool[a], False where training padded; all True when not given.
         """
         if noise is None:
             noise = torch.randn(inputs.batch_size, *self.action_shape, device=inputs.state.device)
         prefix = self.backbone(inputs)
 
         def velocity(x: Tensor, time: Tensor) -> Tensor:
-            return self.expert(prefix, inputs.state, x[:, None], time[:, None])[:, 0]
+            learned = self.expert(prefix, inputs.state, x[:, None], time[:, None])[:, 0]
+            return learned if real_columns is None else learned.where(real_columns, noise)
 
         return integrate(velocity, noise, num_steps)
 

@@ -1,5 +1,6 @@
 """The training loop, from built objects to checkpoints. Every fine-tuning method uses it."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from data_tools.episode import Dataset
+from policy_ft.checkpoints.atomic import write_atomically
 from policy_ft.checkpoints.native import WEIGHTS_FILE
 from policy_ft.checkpoints.weights import read_weights
 from policy_ft.config.loader import dump_config
@@ -99,7 +101,7 @@ def train(
             states.remove_temporaries(checkpoints)
             if start is not None:
                 states.tidy(checkpoints, config.training.keep, run.state.best)
-            (directory / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
+            write_atomically(directory / CONFIG_FILE, dump_config(config))
         accelerator.wait_for_everyone()
         run.go()
     last = states.step_directory(checkpoints, run.state.train_step)
@@ -128,12 +130,13 @@ class _Run:
     loader: BatchLoader
     validation: Validation
     display: ProgressDisplay
+    began: float = 0.0
 
     def go(self) -> None:
         """Every step that is left to do."""
         state, training = self.state, self.config.training
         self.display.console.print(groups_table(self.plan.table()))
-        if state.train_step >= training.steps:
+        if state.train_step >= training.steps and state.is_assessed:
             self.display.say(
                 f"{self.config.output_dir}: all {training.steps} steps are done; nothing to do."
             )
@@ -141,11 +144,14 @@ class _Run:
         if state.train_step:
             self.display.say(f"going on after step {state.train_step}")
         clock = Stopwatch()
+        self.began = time.perf_counter() - state.train_s
         with (
             self.display,
             self._metrics() as metrics,
             closing(self.loader.iter_from(state.train_step)) as batches,
         ):
+            if not state.is_assessed:  # it was saved, and then stopped while it was measured
+                self._assess_and_save(metrics)
             while state.train_step < training.steps:
                 self._one_step(batches, clock)
                 self._after_step(metrics, clock)
@@ -167,6 +173,7 @@ class _Run:
             if state.ema is not None:
                 state.ema.update()
         state.train_step += 1
+        state.is_assessed = False
         for hook in state.hooks:
             hook.after_step(state.train_step, state.policy.model)
 
@@ -176,13 +183,28 @@ class _Run:
         if self._is_due(config.training.log_every):
             self._record(metrics, "train", self._means(clock))
             state.recent.clear()
+        self._assess_and_save(metrics)
+
+    def _assess_and_save(self, metrics: MetricsLog | None) -> None:
+        """Saves a due step before it is measured: whatever fails in rollouts, the step is kept."""
+        evaluation, is_saved = self.config.evaluation, False
+        if self._is_due(self.config.training.save_every) or (
+            evaluation != "off" and self._is_due(evaluation.every)
+        ):
+            self._save(metrics)
+            is_saved = True
         improved = self._assess(metrics)
-        if improved or self._is_due(config.training.save_every):
-            if metrics is not None:
-                metrics.sync()
-                states.save_checkpoint(state, self.checkpoints)
-                states.tidy(self.checkpoints, config.training.keep, state.best)
-            self.accelerator.wait_for_everyone()
+        self.state.is_assessed = True
+        if improved or is_saved:
+            self._save(metrics)
+
+    def _save(self, metrics: MetricsLog | None) -> None:
+        if metrics is not None:
+            self.state.train_s = time.perf_counter() - self.began
+            metrics.sync()
+            states.save_checkpoint(self.state, self.checkpoints)
+            states.tidy(self.checkpoints, self.config.training.keep, self.state.best)
+        self.accelerator.wait_for_everyone()
 
     def _assess(self, metrics: MetricsLog | None) -> bool:
         """Validates and rolls out when due, with the averages; whether it is the best so far."""
@@ -241,7 +263,12 @@ class _Run:
             yield None
             return
         directory, tensorboard = Path(self.config.output_dir), self.config.training.tensorboard
-        with MetricsLog(directory, self.state.train_step, tensorboard=tensorboard) as metrics:
+        with MetricsLog(
+            directory,
+            self.state.train_step,
+            tensorboard=tensorboard,
+            is_assessed=self.state.is_assessed,
+        ) as metrics:
             yield metrics
 
 
@@ -266,7 +293,15 @@ def _build(
         config=config,
         accelerator=accelerator,
         checkpoints=Path(config.output_dir) / "checkpoints",
-        state=TrainingState(policy, optimizer, ema, hooks, config, episodes.fingerprint),
+        state=TrainingState(
+            policy,
+            optimizer,
+            ema,
+            hooks,
+            config,
+            episodes.fingerprint,
+            accelerator.num_processes,
+        ),
         plan=plan,
         take_step=TrainStep(
             accelerator, wrapped, optimizer, windows, config.optimizer.clip_norm, dtype

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from policy_ft.checkpoints.atomic import write_atomically
 from policy_ft.errors import UserError, describe
 
 Record = dict[str, Any]
@@ -21,9 +22,11 @@ METRICS_FILE = "metrics.jsonl"
 class MetricsLog:
     """Appends to `metrics.jsonl`, after removing what the lost part of a resumed run wrote."""
 
-    def __init__(self, directory: Path, first_step: int, *, tensorboard: bool) -> None:
+    def __init__(
+        self, directory: Path, first_step: int, *, tensorboard: bool, is_assessed: bool = True
+    ) -> None:
         self._path = directory / METRICS_FILE
-        truncate(self._path, first_step)
+        truncate(self._path, first_step, is_assessed=is_assessed)
         self._file = self._path.open("a", encoding="ascii")
         self._events = _event_writer(directory / "tensorboard", first_step) if tensorboard else None
 
@@ -63,12 +66,18 @@ def read_metrics(directory: Path) -> list[Record]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def truncate(path: Path, last_step: int) -> None:
-    """Leaves the whole lines up to `last_step`; replaces the file atomically."""
-    rows = [row for row in read_metrics(path.parent) if row["train_step"] <= last_step]
-    temporary = path.with_name(f".tmp-{path.name}")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="ascii")
-    os.replace(temporary, path)
+def truncate(path: Path, last_step: int, *, is_assessed: bool = True) -> None:
+    """Leaves the whole lines up to `last_step`; replaces the file atomically.
+
+    Of the last step only the "train" line stays when it has yet to be assessed.
+    """
+    rows = [
+        row
+        for row in read_metrics(path.parent)
+        if row["train_step"] < last_step
+        or (row["train_step"] == last_step and (is_assessed or row["kind"] == "train"))
+    ]
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def require_tensorboard() -> None:

@@ -39,6 +39,6 @@ def _outcomes(policy: Policy, config: EvaluationConfig, seeds: range) -> list[bo
         seeds,
         num_envs=config.num_envs,
         replan_steps=config.replan_steps,
-        num_sampling_steps=config.num_sampling_steps,
+        num_sampling_steps=policy.config.num_sampling_steps,
     )
     return [episode.success for episode in result.episodes]

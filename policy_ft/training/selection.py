@@ -31,7 +31,7 @@ def better(best: Best | None, candidate: Best) -> Best:
     rollouts: it warns of over-fitting, but a checkpoint chosen by it can be 50-100 % worse than the
     best (robomimic, Mandlekar et al. 2021).
     """
-    if best is None:
+    if best is None or best.metric != candidate.metric:  # rollouts were turned on or off
         return candidate
     if candidate.metric == "rollout_success_rate":
         return candidate if candidate.value > best.value else best

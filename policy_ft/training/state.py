@@ -3,7 +3,8 @@
     <output_dir>/checkpoints/
         step_00000100/                  a native policy directory: averages where they are on
             training_state/
-                state.json              step, best step so far, settings, fingerprint of the data
+                state.json              step, whether it is measured, best step so far, settings,
+                                        fingerprint of the data
                 weights.safetensors     what the optimizer works on, float32, and every buffer
                 optimizer.safetensors   "<parameter>/<exp_avg | exp_avg_sq | step>"
                 hook_<name>.safetensors one for each hook
@@ -27,39 +28,24 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from policy_ft.checkpoints.atomic import atomic_directory
+from policy_ft.checkpoints.atomic import atomic_directory, write_atomically
+from policy_ft.checkpoints.matching import own_tensors
 from policy_ft.checkpoints.native import WEIGHTS_FILE, write_policy
-from policy_ft.checkpoints.report import own_tensors
 from policy_ft.checkpoints.weights import read_weights
 from policy_ft.config.run import RunConfig
 from policy_ft.errors import UserError, describe, raise_faults, read_json
 from policy_ft.policy import Policy
+from policy_ft.training.agreement import changed_settings, is_measured_alike
 from policy_ft.training.hooks import Hook
 from policy_ft.training.selection import Best
 from policy_ft.transforms import Transforms
 from policy_ft.tuning.averaging import Ema
+from policy_ft.tuning.stochastic import active_dropouts
 
-FORMAT = "policy_ft training state/1"
+FORMAT = "policy_ft training state/2"
 STATE_DIRECTORY, STATE_FILE = "training_state", "state.json"
 UNFINISHED, DELETED = ".unfinished", ".deleted"  # the first is atomic_directory's
 STEP_NAME = re.compile(r"step_\d{8}")
-
-# Where, how long and how fast a run goes; what each step computes changes at most by rounding.
-HARMLESS = (
-    "output_dir",
-    "data.path",
-    "data.collect",
-    "data.num_workers",
-    "data.prefetch",
-    "training.steps",
-    "training.accumulation_steps",
-    "training.num_threads",
-    "training.log_every",
-    "training.save_every",
-    "training.keep",
-    "training.tensorboard",
-    "evaluation.num_envs",
-)
 
 
 @dataclass
@@ -67,7 +53,8 @@ class TrainingState:
     """Everything that changes while a run goes on, and what a resumed run must agree with.
 
     `recent` holds the loss and gradient norm of each step since the last record, for the means in
-    the next one.
+    the next one. `is_assessed` says whether this step has been validated and rolled out where that
+    was due. `train_s` is the duration of the run so far, in seconds, lost parts left out.
     """
 
     policy: Policy
@@ -76,7 +63,10 @@ class TrainingState:
     hooks: Sequence[Hook]
     config: RunConfig
     data_fingerprint: str
+    num_processes: int = 1
     train_step: int = 0
+    is_assessed: bool = True
+    train_s: float = 0.0
     best: Best | None = None
     recent: list[tuple[float, float]] = field(default_factory=list)
 
@@ -84,25 +74,34 @@ class TrainingState:
 def save_checkpoint(state: TrainingState, checkpoints: Path) -> Path:
     """Writes `checkpoints/step_<train_step>` and returns its path; a kill leaves all of it or none.
 
-    Saving a step that is there already changes nothing: the same step has the same content.
+    A step that is there already has the same content but for what measuring it found, so only that
+    is written.
     """
     target = step_directory(checkpoints, state.train_step)
-    if not target.exists():
+    if target.exists():
+        write_atomically(target / STATE_DIRECTORY / STATE_FILE, _state_json(state))
+    else:
         averages = None if state.ema is None else state.ema.state_dict()
-        provenance = {
-            **state.policy.provenance,
-            "train_step": state.train_step,
-            "seed": state.config.seed,
-            "data": list(state.config.data.path),
-            "data_fingerprint": state.data_fingerprint,
-            "weights": "last" if state.ema is None else f"average, decay {state.ema.decay}",
-        }
-        if state.config.evaluation != "off":
-            provenance["replan_steps"] = state.config.evaluation.replan_steps
         with atomic_directory(target) as unfinished:
-            write_policy(replace(state.policy, provenance=provenance), unfinished, averages)
+            policy = replace(state.policy, provenance=_provenance(state))
+            write_policy(policy, unfinished, averages)
             _write_training_state(state, unfinished / STATE_DIRECTORY)
     return target
+
+
+def _provenance(state: TrainingState) -> dict[str, Any]:
+    provenance = {
+        **state.policy.provenance,
+        "train_step": state.train_step,
+        "train_s": round(state.train_s, 3),
+        "seed": state.config.seed,
+        "data": list(state.config.data.path),
+        "data_fingerprint": state.data_fingerprint,
+        "weights": "last" if state.ema is None else f"average, decay {state.ema.decay}",
+    }
+    if state.config.evaluation != "off":
+        provenance["replan_steps"] = state.config.evaluation.replan_steps
+    return provenance
 
 
 def restore(state: TrainingState, checkpoint: Path) -> None:
@@ -116,11 +115,11 @@ def restore(state: TrainingState, checkpoint: Path) -> None:
     saved = read_json(directory / STATE_FILE)
     _require_same_run(state, saved, checkpoint)
     read_weights([checkpoint / WEIGHTS_FILE], model)
+    tensors = own_tensors(model)
     if state.ema is not None:
-        averages = {name: own_tensors(model)[name] for name in state.ema.state_dict()}
+        averages = {name: tensors[name] for name in state.ema.state_dict()}
         state.ema.load_state_dict(averages, saved["train_step"])
     own = load_file(directory / "weights.safetensors")
-    tensors = own_tensors(model)
     with torch.no_grad():
         for name, weight in own.items():
             tensors[name].copy_(weight)
@@ -128,7 +127,11 @@ def restore(state: TrainingState, checkpoint: Path) -> None:
     for hook in state.hooks:
         hook.load_state_dict(load_file(directory / f"hook_{hook.name}.safetensors"))
     state.train_step = saved["train_step"]
-    state.best = Best.from_json(saved["best"]) if saved["best"] else None
+    state.is_assessed = saved["is_assessed"]
+    state.train_s = saved["train_s"]
+    is_over = state.is_assessed and state.train_step >= state.config.training.steps
+    if saved["best"] and (is_over or is_measured_alike(saved["config"], state.config)):
+        state.best = Best.from_json(saved["best"])
     state.recent = [(loss, grad_norm) for loss, grad_norm in saved["recent"]]
 
 
@@ -184,7 +187,9 @@ def tidy(checkpoints: Path, keep: int, best: Best | None) -> None:
     steps = _steps(checkpoints)
     kept = steps[-keep:]
     _link(checkpoints / "last", steps[-1])
-    if best is not None:
+    if best is None:
+        (checkpoints / "best").unlink(missing_ok=True)
+    else:
         kept.append(step_directory(checkpoints, best.train_step))
         _link(checkpoints / "best", kept[-1])
     for path in steps:
@@ -217,15 +222,22 @@ def _write_training_state(state: TrainingState, directory: Path) -> None:
     for name, tensors in files.items():
         on_host = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
         save_file(on_host, directory / f"{name}.safetensors")
+    (directory / STATE_FILE).write_text(_state_json(state), encoding="utf-8")
+
+
+def _state_json(state: TrainingState) -> str:
     saved = {
         "format": FORMAT,
         "train_step": state.train_step,
+        "is_assessed": state.is_assessed,
+        "train_s": state.train_s,
+        "num_processes": state.num_processes,
         "best": state.best.as_json() if state.best else None,
         "recent": state.recent,
         "data_fingerprint": state.data_fingerprint,
         "config": state.config.model_dump(mode="json"),
     }
-    (directory / STATE_FILE).write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
+    return json.dumps(saved, indent=1) + "\n"
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
@@ -252,12 +264,10 @@ def _require_same_run(state: TrainingState, saved: Mapping[str, Any], checkpoint
         remedy = "Resume with the version of policy_ft that began the run."
         where = f"{checkpoint / STATE_DIRECTORY / STATE_FILE}, format"
         raise UserError(describe(where, repr(saved["format"]), repr(FORMAT), remedy))
-    before, now = _flat(saved["config"]), _flat(state.config.model_dump(mode="json"))
-    changed = {
-        key: (repr(now.get(key, "no value")), repr(before.get(key, "no value")))
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not _is_harmless(key)
-    }
+    has_dropout = bool(active_dropouts(state.policy.model))
+    changed = changed_settings(saved["config"], state.config, has_dropout=has_dropout)
+    if has_dropout and saved["num_processes"] != state.num_processes:
+        changed["processes"] = str(state.num_processes), str(saved["num_processes"])
     fingerprints = state.data_fingerprint, saved["data_fingerprint"]
     if fingerprints[0] != fingerprints[1]:
         found, expected = (f"fingerprint {fingerprint[:12]}" for fingerprint in fingerprints)
@@ -277,18 +287,3 @@ def _require_same_run(state: TrainingState, saved: Mapping[str, Any], checkpoint
         )
         for key, (found, expected) in changed.items()
     )
-
-
-def _is_harmless(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in HARMLESS)
-
-
-def _flat(value: object, prefix: str = "") -> dict[str, object]:
-    """{"a.b": 1} from {"a": {"b": 1}}; lists stay whole."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        k: v
-        for key, inner in value.items()
-        for k, v in _flat(inner, f"{prefix}.{key}" if prefix else key).items()
-    }

@@ -1,5 +1,6 @@
 """Validation on held-out episodes over a fixed grid: a number without sampling variance."""
 
+import math
 from functools import cached_property
 
 import numpy as np
@@ -9,8 +10,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from policy_ft.config.run import RunConfig
-from policy_ft.data.noise import flow_noise
+from policy_ft.data.noise import Purpose, flow_noise
 from policy_ft.data.windows import WindowDataset
+from policy_ft.errors import describe, raise_faults
 from policy_ft.policy import Policy
 from policy_ft.training.step import autocast, loss_of_each_sample, to_device
 from policy_ft.transforms import stacked
@@ -55,13 +57,27 @@ class Validation:
 
         Both in normalized units over real steps and columns, with the weights the model has at this
         moment.
+
+        Raises:
+            UserError: one of them is not finite; on every rank alike, as all see the same sums.
         """
         errors = [self._flow_error(policy, samples) for samples in self._loss_batches]
         errors += [self._action_error(policy, samples) for samples in self._action_batches]
         totals = torch.stack(errors).sum(0) if errors else torch.zeros(4, dtype=torch.float64)
         totals = self._accelerator.reduce(totals.to(self._accelerator.device), reduction="sum")
         flow, num_flow, action, num_action = totals.tolist()
-        return {"loss": flow / num_flow, "action_mse": action / num_action}
+        values = {"loss": flow / num_flow, "action_mse": action / num_action}
+        raise_faults(
+            describe(
+                f"validation, {name}",
+                str(value),
+                "a finite number",
+                "Go on from the last checkpoint with a lower optimizer.lr, in another output_dir.",
+            )
+            for name, value in values.items()
+            if not math.isfinite(value)
+        )
+        return values
 
     def _flow_error(self, policy: Policy, samples: dict[str, Tensor]) -> Tensor:
         batch = to_device(samples, policy.transforms, self._accelerator.device)
@@ -75,7 +91,12 @@ class Validation:
         batch = to_device(samples, policy.transforms, self._accelerator.device)
         with autocast(self._accelerator.device, self._dtype):
             chunks = policy.model.sample_actions(
-                batch.inputs, noise=batch.noise[:, 0], num_steps=policy.config.num_sampling_steps
+                batch.inputs,
+                noise=batch.noise[:, 0],
+                num_steps=policy.config.num_sampling_steps,
+                real_columns=torch.as_tensor(
+                    policy.transforms.action_dim_mask, device=batch.noise.device
+                ),
             )
         valid = batch.valid[:, 0]
         total = (
@@ -119,4 +140,6 @@ class Validation:
     def _noise(self, sample_id: int) -> npt.NDArray[np.float32]:
         shape = self._windows.transforms.shape
         chunk = (shape.action_horizon, shape.action_dim)
-        return flow_noise(self._seed, 0, sample_id, self._grid.num_noise, chunk)[0]
+        return flow_noise(
+            self._seed, 0, sample_id, self._grid.num_noise, chunk, Purpose.VALIDATION
+        )[0]

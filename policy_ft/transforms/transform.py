@@ -154,8 +154,10 @@ class Transforms:
     def decode(self, chunk: Array, observation: Observation) -> npt.NDArray[np.float32]:
         """float32[h, A], the robot actions of a normalized chunk float[h, a].
 
-        The inverse of `encode`: decode(encode(o, x)["actions"], o) equals x to 1e-6 of each
-        column's scale.
+        The inverse of `encode`: decode(encode(o, x)["actions"], o) equals x to within 1e-6 of each
+        column's scale (of `center_and_scale`, for values within 16 scales of the centre) plus half
+        a step of float32 at x. Both ways are computed in float64 and rounded once: to the model's
+        float32 there, to the robot's here.
         """
         own = np.asarray(chunk, dtype=np.float64)[:, : len(self.conventions.action.names)]
         actions = unnormalize(own, self.statistics.actions, self.config.action_normalization)

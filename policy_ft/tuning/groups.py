@@ -1,6 +1,6 @@
 """Which parameters learn, and how fast: named groups, ordered rules, first match wins."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, Protocol
@@ -10,6 +10,7 @@ from torch import nn
 from data_tools.errors import nearest
 from policy_ft.config.run import GroupRule, OptimizerConfig
 from policy_ft.errors import UserError, describe
+from policy_ft.tuning.stochastic import batch_norms
 
 ParameterState = Literal["trained", "frozen", "dormant"]
 
@@ -102,8 +103,15 @@ class GroupPlan:
         self.set_modes(model)
 
     def set_modes(self, model: nn.Module) -> None:
-        """Training mode (dropout, batch statistics) for what learns, evaluation for the rest."""
+        """Training mode (dropout) for what learns, evaluation for what is frozen and for BatchNorm.
+
+        BatchNorm normalizes by the statistics it was loaded with, as usual in fine-tuning: those
+        of a batch would make the loss depend on how the batch is divided among micro-batches and
+        processes, and each validation's on the steps before it.
+        """
         model.train()
+        for name in batch_norms(model):
+            model.get_submodule(name).eval()
         frozen = {a.parameter for a in self.assignments if a.state == "frozen"}
         for prefix, module in model.named_modules():
             owned = [
@@ -140,23 +148,18 @@ def plan_groups(
         `expert.layers.0` at full rate.
 
     Raises:
-        UserError: a pattern matches nothing, or only what earlier rules took, or nothing is left to
-            learn.
+        UserError: a pattern matches nothing, or only what earlier rules took or no loss reaches, or
+            nothing is left to learn.
     """
     leaf_of = {name: leaf for leaf, names in model.groups().items() for name in names}
     shapes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     _require_partition(leaf_of, shapes)
-    rule_of = _first_matches(rules, leaf_of, shapes)
     dormant, undecayed = set(model.dormant), model.no_weight_decay()
+    rule_of = _first_matches(rules, leaf_of, shapes, dormant)
     assignments = []
     for name, num_values in shapes.items():
         rule = rule_of.get(name)
         is_frozen = rule is not None and rule.frozen
-        decay = (
-            optimizer.weight_decay
-            if rule is None or rule.weight_decay == "optimizer"
-            else rule.weight_decay
-        )
         assignments.append(
             Assignment(
                 parameter=name,
@@ -165,7 +168,7 @@ def plan_groups(
                 state="frozen" if is_frozen else "dormant" if name in dormant else "trained",
                 num_values=num_values,
                 lr_scale=1.0 if rule is None else rule.lr_scale,
-                weight_decay=0.0 if name in undecayed else decay,
+                weight_decay=_weight_decay(rule, optimizer, is_spared=name in undecayed),
             )
         )
     plan = GroupPlan(tuple(assignments), optimizer.lr)
@@ -181,6 +184,13 @@ def plan_groups(
     return plan
 
 
+def _weight_decay(rule: GroupRule | None, optimizer: OptimizerConfig, *, is_spared: bool) -> float:
+    """The rule's own number wherever it gives one; norms, biases and embeddings are spared else."""
+    if rule is not None and rule.weight_decay != "optimizer":
+        return rule.weight_decay
+    return 0.0 if is_spared else optimizer.weight_decay
+
+
 def matches(pattern: str, leaf: str, parameter: str) -> bool:
     """Whether a pattern names the leaf group, a group above it, or the parameter itself."""
     parts = leaf.split(".")
@@ -189,7 +199,10 @@ def matches(pattern: str, leaf: str, parameter: str) -> bool:
 
 
 def _first_matches(
-    rules: Sequence[GroupRule], leaf_of: Mapping[str, str], shapes: Mapping[str, int]
+    rules: Sequence[GroupRule],
+    leaf_of: Mapping[str, str],
+    shapes: Mapping[str, int],
+    dormant: Set[str],
 ) -> dict[str, GroupRule]:
     rule_of: dict[str, GroupRule] = {}
     faults = []
@@ -205,6 +218,16 @@ def _first_matches(
                     f"{rule.pattern!r}, whose {len(hits)} tensors all belong to earlier rules",
                     "a pattern that decides for at least one tensor",
                     "Move the narrower rule before the wider one, or remove it.",
+                )
+            )
+        elif not rule.frozen and dormant >= set(fresh):
+            faults.append(
+                describe(
+                    f"tuning.groups[{place}].pattern",
+                    f"{rule.pattern!r}, which decides for {len(fresh)} tensors that no loss "
+                    f"reaches, e.g. {fresh[0]!r}",
+                    "a rule for at least one tensor that learns",
+                    "Remove the rule, or move it before the one that took its other tensors.",
                 )
             )
         rule_of.update({name: rule for name in fresh})

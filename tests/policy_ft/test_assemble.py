@@ -159,7 +159,6 @@ def test_data_that_is_missing_is_collected_and_rollouts_choose_the_best(
             "episodes": 2,
             "num_envs": 2,
             "replan_steps": 4,
-            "num_sampling_steps": 2,
             "every": 2,
         },
         training={"steps": 2},
@@ -267,6 +266,34 @@ def test_an_instruction_too_long_for_the_model_is_named(run_config):
     for faults in (assemble.check(config), _refusal(config)):
         assert any("demo_1" in each and "Shorten the instruction" in each for each in faults)
     assert not Path(config.output_dir).exists()
+
+
+def test_a_checkpoint_tells_its_command_its_duration_and_its_parents(finetune, checkpoint):
+    parent_hash = load_policy(checkpoint).provenance["weights_sha256"]
+    config = finetune(training={"steps": 1})
+    first = load_policy(assemble.train(config, command="policy-ft train a.yaml").last_checkpoint)
+    assert first.provenance["command"] == "policy-ft train a.yaml"
+    assert first.provenance["train_s"] > 0
+    assert first.provenance["parent"] == {
+        "path": str(checkpoint),
+        "weights_sha256": parent_hash,
+        "command": "made for a test",
+    }
+    second = finetune(training={"steps": 1}, output_dir=config.output_dir + "2")
+    result = assemble.train(second, first)
+    parent = load_policy(result.last_checkpoint).provenance["parent"]
+    assert parent["weights_sha256"] == first.provenance["weights_sha256"]
+    assert parent["parent"] == first.provenance["parent"]
+
+
+def test_a_resumed_run_keeps_its_parent(finetune, checkpoint):
+    assemble.train(finetune(training={"steps": 1}), command="one")
+    last = assemble.train(
+        finetune(training={"steps": 2}), resume=True, command="two"
+    ).last_checkpoint
+    provenance = load_policy(last).provenance
+    assert provenance["parent"]["path"] == str(checkpoint)
+    assert provenance["command"] == "two"
 
 
 def test_an_environment_without_rollout_settings_is_refused(run_config):

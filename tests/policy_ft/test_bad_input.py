@@ -62,7 +62,7 @@ BAD_OBSERVATIONS = {
     ),
     "NaN in the state": (
         with_state(0, np.nan, 0, 0),
-        ("live, state", "column 'y': found nan", "a finite number", "Correct this value"),
+        ("live, state", "column 'y': found nan", "finite numbers", "Correct the values"),
     ),
     "instruction too long": (
         lambda observation: replace(observation, instruction="xyz " * 40),
@@ -96,7 +96,7 @@ BAD_ACTIONS = {
         np.array([[0, 0, 0], [0, 0, np.nan]]),
         ("actions, step 1, column 'gripper': found nan", "leave the episode out"),
     ),
-    "infinity": (np.array([[-np.inf, 0, 0]]), ("column 'x': found -inf", "Correct this value")),
+    "infinity": (np.array([[-np.inf, 0, 0]]), ("column 'x': found -inf", "Correct the values")),
 }
 
 

@@ -56,6 +56,11 @@ BAD_FILES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "infinite number": ("1.0e-4", ".inf", ("optimizer.lr: found inf", "a finite number")),
     "yes for a boolean": ("frozen: true", "frozen: yes", ("found 'yes'", "valid boolean")),
     "number out of range": ("decay: 0.99", "decay: 1.0", ("tuning.ema.decay", "less than 1")),
+    "a seed too large for a generator": (
+        "evaluation: {",
+        "evaluation: {seed: 18446744073709551616, ",
+        ("evaluation.seed: found 18446744073709551616", "less than 9223372036854775808"),
+    ),
     "zero steps": ("steps: 100, b", "steps: 0, b", ("training.steps: found 0", "greater than 0")),
     "word that is no choice": (
         "checkpoints/base}",

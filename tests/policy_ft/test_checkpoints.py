@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 import policy_ft
 from data_tools.episode import Observation
-from policy_ft.checkpoints.atomic import atomic_directory
+from policy_ft.checkpoints import atomic
+from policy_ft.checkpoints.atomic import atomic_directory, write_atomically
 from policy_ft.checkpoints.native import load_policy, save_policy, weights_hash
 from policy_ft.checkpoints.weights import read_weights, write_weights
 from policy_ft.errors import UserError
@@ -244,3 +245,35 @@ def test_importing_the_package_imports_no_torch():
 def test_an_unknown_public_name_is_refused_with_the_known_ones():
     with pytest.raises(AttributeError, match="load_policy"):
         policy_ft.load_polcy  # noqa: B018
+
+
+def test_a_file_that_could_not_be_written_whole_keeps_its_old_content(tmp_path, monkeypatch):
+    path = tmp_path / "config.yaml"
+    write_atomically(path, "old")
+    monkeypatch.setattr(
+        atomic, "flush_to_disk", lambda path: (_ for _ in ()).throw(OSError("full"))
+    )
+    with pytest.raises(OSError, match="full"):
+        write_atomically(path, "new and longer")
+    assert path.read_text() == "old"
+    monkeypatch.undo()
+    write_atomically(path, "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path], "what was unfinished is taken up or gone"
+
+
+def test_acting_leaves_every_module_in_its_own_mode(policy, observations):
+    policy.model.train()
+    policy.model.backbone.vision.eval()  # as a frozen tower is kept in training
+    before = [module.training for module in policy.model.modules()]
+    policy.act(observations)
+    assert [module.training for module in policy.model.modules()] == before
+
+
+def test_what_the_model_predicts_in_padded_columns_changes_no_action(policy, observations):
+    """The model's fourth action column is padding."""
+    noise = np.random.default_rng(1).normal(size=(2, 4, 4)).astype(np.float32)
+    before = policy.act(observations, noise)
+    with torch.no_grad():
+        policy.model.expert.action_out_proj.weight[3].mul_(100.0)
+    np.testing.assert_array_equal(policy.act(observations, noise), before)

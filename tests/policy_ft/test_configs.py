@@ -31,7 +31,7 @@ def test_every_configuration_takes_a_step(path, demos, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     overrides = [*SHORT, f"data.path={demos}", f"output_dir={tmp_path / 'run'}"]
     if load_config(path).evaluation != "off":
-        overrides += ["evaluation.episodes=1", "evaluation.num_sampling_steps=1"]
+        overrides += ["evaluation.episodes=1", "policy.model.num_sampling_steps=1"]
     config = load_config(path, overrides)
     assert assemble.check(config) == []
     result = assemble.train(config)

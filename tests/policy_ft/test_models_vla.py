@@ -299,3 +299,25 @@ def test_bf16_autocast_stays_close_to_float32(model: VLAModel) -> None:
         rounded = model(example(), actions, noise, time)["flow"]
     assert rounded.dtype == torch.float32
     assert rounded.mean().item() == pytest.approx(exact.item(), rel=0.02)
+
+
+def test_padded_columns_stay_on_the_path_of_training() -> None:
+    """Of 16 columns three are real: the others enter every step as time * noise."""
+    config = tiny_config().model_copy(update={"action_dim": 16})
+    model = randomized(build_model(config))
+    real = torch.arange(16) < 3
+    noise = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(3))
+    seen: list[torch.Tensor] = []
+    model.expert.action_in_proj.register_forward_hook(
+        lambda _module, arguments, _output: seen.append(arguments[0][:, 0])
+    )
+    chunks = model.sample_actions(example(2), noise, 4, real)
+    for step, x in enumerate(seen):
+        expected = (1.0 - step / 4) * noise[..., ~real]
+        torch.testing.assert_close(x[..., ~real], expected, rtol=0, atol=1e-6)
+    assert chunks[..., ~real].abs().max() < 1e-6
+    with torch.no_grad():
+        model.expert.action_out_proj.weight[3:].mul_(50.0)
+    held, followed = (model.sample_actions(example(2), noise, 4, mask) for mask in (real, None))
+    assert torch.equal(held[..., real], chunks[..., real])
+    assert not torch.equal(followed[..., real], chunks[..., real])

@@ -29,6 +29,17 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path):
     assert [row["train_step"] for row in read_metrics(tmp_path)] == [10, 20, 25]
 
 
+def test_a_step_that_was_not_assessed_loses_what_was_measured_of_it(tmp_path):
+    with MetricsLog(tmp_path, 0, tensorboard=False) as log:
+        for step in (10, 20):
+            for kind in ("train", "validation", "rollout"):
+                log.write(step, kind, {"loss": 1.0})
+    with MetricsLog(tmp_path, 20, tensorboard=False, is_assessed=False):
+        pass
+    kinds = [(row["train_step"], row["kind"]) for row in read_metrics(tmp_path)]
+    assert kinds == [(10, "train"), (10, "validation"), (10, "rollout"), (20, "train")]
+
+
 def test_a_number_that_json_cannot_hold_is_refused(tmp_path):
     with (
         MetricsLog(tmp_path, 0, tensorboard=False) as log,

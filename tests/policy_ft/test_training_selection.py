@@ -23,6 +23,8 @@ def success(step: int, value: float) -> Best:
         (success(1, 0.4), success(2, 0.5), 2),
         (success(1, 0.5), success(2, 0.4), 1),
         (success(1, 0.5), success(2, 0.5), 1),
+        (loss(1, 0.1), success(2, 0.0), 2),
+        (success(1, 0.9), loss(2, 4.0), 2),
     ],
 )
 def test_low_loss_and_high_success_win_and_ties_go_to_the_earlier_step(best, candidate, winner):

@@ -1,9 +1,13 @@
 """Validation: a number that depends on the weights and on nothing else."""
 
+import numpy as np
 import pytest
 import torch
 
+from policy_ft.data.noise import flow_noise
 from policy_ft.data.windows import WindowDataset
+from policy_ft.errors import UserError
+from policy_ft.training import validation
 from policy_ft.training.launch import start_accelerator
 from policy_ft.training.validation import Validation
 
@@ -58,7 +62,28 @@ def test_the_grid_crosses_every_time_with_every_noise_draw(validate):
 
 def test_padded_columns_do_not_count(validate, policy):
     """The model's fourth action column is padding; whatever it predicts there is not measured."""
-    first = validate()["loss"]
+    first = validate()
     with torch.no_grad():
         policy.model.expert.action_out_proj.weight[3].mul_(100.0)
-    assert validate()["loss"] == pytest.approx(first, rel=1e-6)
+    assert validate() == pytest.approx(first, rel=1e-6)
+
+
+def test_the_noise_is_not_that_of_the_first_epoch_of_training(validate, monkeypatch):
+    drawn: list[np.ndarray] = []
+
+    def noted(*arguments):
+        drawn.append(flow_noise(*arguments)[0])
+        return drawn[-1], None
+
+    monkeypatch.setattr(validation, "flow_noise", noted)
+    validate(num_windows=13)
+    assert len(drawn) == 26
+    trained = [flow_noise(3, 0, sample_id, 1, (4, 4))[0] for sample_id in range(13)]
+    assert not any(np.array_equal(mine, each) for mine in drawn for each in trained)
+
+
+def test_an_error_that_is_not_finite_is_told_with_what_to_do(validate, policy):
+    with torch.no_grad():
+        policy.model.expert.action_out_proj.weight.fill_(torch.nan)
+    with pytest.raises(UserError, match=r"validation, loss: found nan.*lower optimizer.lr"):
+        validate()

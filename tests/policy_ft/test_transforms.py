@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from data_tools.actions import center_and_scale
 from data_tools.conventions import CameraSpec
 from data_tools.episode import Observation
 from data_tools.stats import exact_stats
@@ -36,6 +37,26 @@ def test_decode_inverts_encode_to_a_millionth_of_each_columns_scale(kind, delta,
         scale = np.abs(actions).max(0) + np.abs(observation.state).max()
         decoded = transforms.decode(transforms.encode(observation, actions)["actions"], observation)
         assert (np.abs(decoded - actions) <= 1e-6 * scale).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("delta", [(), ("x", "y")])
+def test_far_from_zero_decoding_errs_by_scale_and_one_rounding(kind, delta, fitted):
+    """Columns at 300 that vary by 0.02: an error of 1e-6 of 300 would be 15 % of that."""
+    rng = np.random.default_rng(4)
+    transforms = fitted(action_normalization=kind, delta_actions=delta)
+    actions = (300.0 + rng.normal(size=(200, 3)) * [0.02, 0.5, 2.0]).astype(np.float32)
+    observation = replace(observation_of(rng), state=np.full(4, 299.9, np.float32))
+    seen = actions.astype(np.float64)
+    seen[:, : len(delta)] -= observation.state[: len(delta)].astype(np.float64)
+    stats = exact_stats(seen)
+    statistics = transforms.statistics.model_copy(update={"actions": stats})
+    transforms = replace(transforms, statistics=statistics)
+    _, scale = center_and_scale(stats, kind)
+    for chunk in actions.reshape(-1, 4, 3):
+        decoded = transforms.decode(transforms.encode(observation, chunk)["actions"], observation)
+        bound = 1e-6 * scale + np.spacing(chunk) / 2
+        assert (np.abs(decoded.astype(np.float64) - chunk) <= bound).all()
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -90,7 +90,7 @@ def test_norms_and_biases_do_not_decay_and_a_rule_may_set_its_own_decay():
     assert decided["vision.0.linear.weight"].weight_decay == 0.1
     assert decided["vision.0.norm.weight"].weight_decay == 0.0
     assert decided["head.weight"].weight_decay == 0.5
-    assert decided["head.bias"].weight_decay == 0.0
+    assert decided["head.bias"].weight_decay == 0.5, "the rule says so, and it alone would spare it"
     row = next(row for row in plan.table() if row.group == "vision")
     assert (row.weight_decay, row.decayed_tensors, row.tensors) == (0.1, 2, 8)
 
@@ -118,8 +118,24 @@ def test_frozen_modules_do_not_drop_out_and_keep_their_batch_statistics():
     model, plan = plan_of(GroupRule(pattern="vision", frozen=True))
     plan.apply(model)
     assert not any(module.training for module in model.vision.modules())
-    assert all(module.training for module in model.language.modules())
+    assert model.language.training
+    assert model.language.dropout.training
     assert model.head.training
+
+
+def test_batch_statistics_are_never_those_of_a_batch():
+    model, plan = plan_of()
+    plan.apply(model)
+    assert [
+        module.training for module in model.modules() if isinstance(module, nn.BatchNorm1d)
+    ] == [False] * 3
+    means = model.language.norm.running_mean.clone()
+    rows = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    whole = model.language.norm(rows)
+    torch.testing.assert_close(
+        torch.cat([model.language.norm(each) for each in rows.split(2)]), whole
+    )
+    assert torch.equal(model.language.norm.running_mean, means)
 
 
 def test_a_partly_frozen_block_still_trains_as_a_block():
@@ -127,7 +143,7 @@ def test_a_partly_frozen_block_still_trains_as_a_block():
     plan.apply(model)
     assert model.vision[0].training
     assert not model.vision[0].linear.training
-    assert model.vision[0].norm.training
+    assert model.vision[0].dropout.training
 
 
 @pytest.mark.parametrize(
@@ -143,6 +159,10 @@ def test_a_partly_frozen_block_still_trains_as_a_block():
             r"Move the narrower rule before",
         ),
         ([GroupRule(pattern="*", frozen=True)], r"Remove a frozen rule"),
+        (
+            [GroupRule(pattern="language.linear.bias", lr_scale=2)],
+            r"1 tensors that no loss reaches, e.g. 'language.linear.bias'.*Remove the rule",
+        ),
     ],
 )
 def test_rules_that_cannot_be_honoured_are_refused(rules, remedy):

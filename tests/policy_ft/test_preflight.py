@@ -1,0 +1,94 @@
+"""What is refused before the first step, by `train` as by `check`."""
+
+from pathlib import Path
+
+import h5py
+import pytest
+from safetensors.torch import save_file
+
+from policy_ft import assemble
+from policy_ft.checkpoints.native import load_policy
+from policy_ft.config.model import VisionConfig
+from policy_ft.errors import UserError
+from policy_ft.models.torchvision_guard import ensure_torchvision_imports
+
+ensure_torchvision_imports()
+import timm  # noqa: E402  it imports torchvision, which must have been mended by then
+
+
+def _refusal(config) -> tuple[str, ...]:
+    with pytest.raises(UserError) as caught:
+        assemble.train(config)
+    return caught.value.faults
+
+
+def in_reach(**changes: object) -> dict[str, object]:
+    return {
+        "env_args": {"task": "reach", "image_size": 32},
+        "replan_steps": 2,
+        "every": 1,
+        **changes,
+    }
+
+
+BAD_ROLLOUTS = {
+    "no such environment": ({"env": "eval_envs:Nowhere-v0"}, "eval-envs list"),
+    "another robot": ({"env": "CartPole-v1", "env_args": {}}, "Give it a `conventions` property"),
+    "images of another size": (
+        {"env_args": {"task": "reach", "image_size": 48}},
+        "found 48 x 48 pixels; expected 32 x 32, as the policy's data. Set the size",
+    ),
+    "more steps than a chunk has": ({"replan_steps": 5}, "Lower replan_steps"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ROLLOUTS)
+def test_rollouts_that_cannot_be_made_are_refused_before_the_first_step(
+    case, run_config, small_model, tmp_path
+):
+    changes, remedy = BAD_ROLLOUTS[case]
+    recipe = {"task": "reach", "num_episodes": 3, "env_args": {"image_size": 32}}
+    policy = {"model": small_model(max_prompt_tokens=32)}
+    data = {"path": str(tmp_path / "reach.hdf5"), "collect": recipe}
+    base = assemble.train(
+        run_config(policy=policy, data=data, training={"steps": 1}, output_dir=str(tmp_path / "a"))
+    )
+    pretrained = {"kind": "pretrained", "path": str(base.last_checkpoint)}
+    config = run_config(data=data)
+    config = type(config).model_validate(
+        {
+            **config.model_dump(mode="json"),
+            "policy": pretrained,
+            "evaluation": in_reach(**changes),
+        }
+    )
+    for faults in (assemble.check(config), _refusal(config)):
+        assert any(remedy in fault for fault in faults), faults
+    assert not Path(config.output_dir).exists()
+
+
+def test_an_action_beyond_the_declared_range_is_refused_by_train_as_by_check(run_config):
+    config = run_config()
+    with h5py.File(config.data.path[0], "r+") as file:
+        file["data/demo_2/actions"][4, 1] = 7.0
+    for faults in (assemble.check(config), _refusal(config)):
+        assert any("check the units of this column" in fault for fault in faults)
+    assert not Path(config.output_dir).exists()
+
+
+def test_a_tower_with_batch_norm_trains_with_loaded_statistics_alone(
+    run_config, small_model, tmp_path
+):
+    tower = {"tower": "resnet18", "feature_level": 1, "tower_args": {"stem_width": 8}}
+    config = run_config(policy={"model": small_model(vision=VisionConfig(**tower))})
+    for faults in (assemble.check(config), _refusal(config)):
+        assert any("Load them (vision_weights), or build the tower" in fault for fault in faults)
+    file = tmp_path / "tower.safetensors"
+    save_file(timm.create_model("resnet18", stem_width=8).state_dict(), file)
+    weights = {"vision_weights": str(file), "model": config.policy.model.model_dump(mode="json")}
+    config = run_config(policy=weights, training={"steps": 1})
+    assert assemble.check(config) == []
+    result = assemble.train(config)
+    trained = load_policy(result.last_checkpoint).model.backbone.vision.body.bn1
+    assert (trained.running_mean == 0).all(), "the statistics are those of the file"
+    assert not (trained.weight == 1).all(), "the rest of the layer learns"
