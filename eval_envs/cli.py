@@ -107,6 +107,9 @@ def play(
     env_id: EnvId = DEFAULT_ENV,
 ) -> None:
     """Film the scripted expert: both cameras as a policy sees them, episode after episode."""
+    if out.suffix != ".mp4" or not out.parent.is_dir():
+        remedy = "Name it .mp4, in a folder that exists; nothing else is ever overwritten."
+        raise UserError(describe("--out", str(out), "a name that ends in .mp4", remedy))
     env = _make_with_expert(env_id, task)
     frames: list[npt.NDArray[np.uint8]] = []
     for index in range(num_episodes):

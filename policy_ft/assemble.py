@@ -37,6 +37,7 @@ from policy_ft.training.hooks import Hook
 from policy_ft.training.launch import start_accelerator
 from policy_ft.training.loop import TrainResult
 from policy_ft.training.metrics import require_tensorboard
+from policy_ft.training.ownership import require_writable
 from policy_ft.training.state import starting_point
 from policy_ft.transforms import ModelShape, prompt_text
 
@@ -110,6 +111,7 @@ def check(config: RunConfig) -> list[str]:
     """
     faults = Faults()
     checkpoints = Path(config.output_dir) / "checkpoints"
+    faults.of(lambda: require_writable(Path(config.output_dir)))
     faults.of(lambda: starting_point(checkpoints, resume=False))
     if config.training.tensorboard:
         faults.of(require_tensorboard)
@@ -130,6 +132,24 @@ def open_or_collect(config: DataConfig) -> Dataset:
     if config.collect != "off" and _is_to_be_collected(config):
         _collect(Path(config.path[0]), config.collect)
     return _open(config)
+
+
+def _require_as_collected(config: DataConfig, episodes: Dataset) -> None:
+    """UserError when the file that is there is not what config.collect would record."""
+    if config.collect == "off":
+        return
+    wanted = config.collect.task.split("+")
+    found = {str(episodes[index].attributes.get("family", "")) for index in range(len(episodes))}
+    strangers = sorted(found - {*wanted, ""})
+    if strangers or len(episodes) != config.collect.num_episodes:
+        raise UserError(
+            describe(
+                f"data {config.path[0]}",
+                f"{len(episodes)} episodes of {'+'.join(sorted(found))}",
+                f"{config.collect.num_episodes} of {config.collect.task}, as data.collect says",
+                "Name a path that does not exist yet to record them, or set data.collect to off.",
+            )
+        )
 
 
 def build_policy(config: RunConfig, episodes: Dataset) -> Policy:
@@ -226,7 +246,9 @@ def _policy_to_check(config: RunConfig, episodes: Dataset | None) -> Policy | No
 
 
 def _open(config: DataConfig) -> Dataset:
-    return open_dataset(list(config.path))
+    episodes = open_dataset(list(config.path))
+    _require_as_collected(config, episodes)
+    return episodes
 
 
 def _is_to_be_collected(config: DataConfig) -> bool:

@@ -160,7 +160,9 @@ def evaluate_checkpoint(
     seed: Annotated[
         int,
         typer.Option(
-            min=0, help="Of the first episode; the next count up. Keep apart from evaluation.seed."
+            min=0,
+            max=2**62,
+            help="Of the first episode; the next count up. Keep apart from evaluation.seed.",
         ),
     ] = 30_000,
     num_envs: Annotated[int, typer.Option(min=1, help="Environments a call of the policy.")] = 10,
@@ -177,9 +179,7 @@ def evaluate_checkpoint(
     ] = None,
 ) -> None:
     """Run a checkpoint in an environment and report success with its 95 % Wilson interval."""
-    if json_file is not None and not json_file.parent.is_dir():
-        remedy = f"Run `mkdir -p {json_file.parent}`."
-        raise UserError(describe("--json", str(json_file), "a file in an existing folder", remedy))
+    _require_outputs(json_file, video)
     _require_device(device)
     policy = load_policy(checkpoint, device=device)
     arguments = _environment_arguments([*([f"task={task}"] if task else []), *env_args])
@@ -271,6 +271,21 @@ def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     is_off = not console.is_terminal
     return Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=is_off)
+
+
+def _require_outputs(json_file: Path | None, video: Path | None) -> None:
+    """UserError, before any rollout, for outputs that cannot be written or are something else."""
+    faults = []
+    if json_file is not None and json_file.suffix != ".json":
+        remedy = "Name it .json; nothing else is ever overwritten."
+        faults.append(describe("--json", str(json_file), "a name that ends in .json", remedy))
+    if json_file is not None and not json_file.parent.is_dir():
+        remedy = f"Run `mkdir -p {shlex.quote(str(json_file.parent))}`."
+        faults.append(describe("--json", str(json_file), "a file in an existing folder", remedy))
+    if video is not None and video.exists() and not video.is_dir():
+        remedy = "Choose another name."
+        faults.append(describe("--video", f"the file {str(video)!r}", "a directory", remedy))
+    raise_faults(faults)
 
 
 def _write_json(path: Path, checkpoint: Path, policy: Policy, result: EvaluationResult) -> None:

@@ -77,8 +77,18 @@ def read_weights(
         with torch.no_grad():
             for name, source in match.sources.items():
                 file, original = origin[source]
-                tensors[name].copy_(file.get_tensor(original))
+                tensors[name].copy_(_finite(file.get_tensor(original), f"{files[0]}, {original}"))
     return replace(match.report, dropped=tuple(dropped))
+
+
+def _finite(tensor: Tensor, where: str) -> Tensor:
+    """The tensor; UserError when it holds values that no training leaves behind unnoticed."""
+    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        count = int((~tensor.isfinite()).sum())
+        found = f"{count} of {tensor.numel()} values that are not finite"
+        remedy = "Use an earlier checkpoint, or copy this one again."
+        raise UserError(describe(where, found, "finite weights", remedy))
+    return tensor
 
 
 def _open_weights(path: Path, stack: ExitStack) -> Any:

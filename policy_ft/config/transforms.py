@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from data_tools.actions import Normalization
 from policy_ft.config.base import Settings
@@ -13,7 +13,8 @@ class TransformsConfig(Settings):
 
     cameras: tuple[str, ...] = Field(
         min_length=1,
-        description="Names of the cameras, in the order of the model's slots. Fewer than the "
+        description="Names of the cameras, each once, in the order of the model's slots. Fewer "
+        "than the "
         "model's slots leave the last slots empty and masked; every one named here "
         "must be in every observation.",
     )
@@ -43,3 +44,12 @@ class TransformsConfig(Settings):
         description="plain: outer white space cut, inner white space collapsed, lower case. cased: "
         "the same, case kept, for language models pretrained on cased text.",
     )
+
+    @field_validator("cameras")
+    @classmethod
+    def _each_once(cls, cameras: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(cameras)) < len(cameras):
+            raise ValueError(
+                f"found {list(cameras)}; expected each camera once. Remove the repeated name."
+            )
+        return cameras

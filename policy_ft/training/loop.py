@@ -30,6 +30,7 @@ from policy_ft.training.launch import (
 )
 from policy_ft.training.metrics import MetricsLog, Record, read_metrics
 from policy_ft.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from policy_ft.training.ownership import sole_owner
 from policy_ft.training.progress import ProgressDisplay, Stopwatch, groups_table
 from policy_ft.training.rollouts import success_in_rollouts
 from policy_ft.training.selection import Best, better
@@ -92,7 +93,8 @@ def train(
     checkpoints = directory / "checkpoints"
     accelerator = start_accelerator()
     start = states.starting_point(checkpoints, resume=resume)
-    with numerics(config.training):
+    owned = sole_owner(directory) if accelerator.is_main_process else nullcontext()
+    with owned, numerics(config.training):
         run = _build(config, policy, episodes, hooks, accelerator)
         if start is not None:
             states.restore(run.state, start)
@@ -102,6 +104,8 @@ def train(
             if start is not None:
                 states.tidy(checkpoints, config.training.keep, run.state.best)
             write_atomically(directory / CONFIG_FILE, dump_config(config))
+        if resume and start is None:
+            run.display.say(f"{checkpoints}: no checkpoint to resume; starting at step 0")
         accelerator.wait_for_everyone()
         run.go()
     last = states.step_directory(checkpoints, run.state.train_step)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -104,6 +105,20 @@ def _provenance(state: TrainingState) -> dict[str, Any]:
     return provenance
 
 
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            describe(
+                str(path),
+                f"a damaged or missing file ({error})",
+                "the state the run was saved with",
+                f"Move {path.parent.parent} away to go on from the checkpoint before it.",
+            )
+        ) from None
+
+
 def restore(state: TrainingState, checkpoint: Path) -> None:
     """Puts model, averages, optimizer, hooks and step back to what `save_checkpoint` saw.
 
@@ -119,13 +134,13 @@ def restore(state: TrainingState, checkpoint: Path) -> None:
     if state.ema is not None:
         averages = {name: tensors[name] for name in state.ema.state_dict()}
         state.ema.load_state_dict(averages, saved["train_step"])
-    own = load_file(directory / "weights.safetensors")
+    own = _load_tensors(directory / "weights.safetensors")
     with torch.no_grad():
         for name, weight in own.items():
             tensors[name].copy_(weight)
-    _load_optimizer(state.optimizer, model, load_file(directory / "optimizer.safetensors"))
+    _load_optimizer(state.optimizer, model, _load_tensors(directory / "optimizer.safetensors"))
     for hook in state.hooks:
-        hook.load_state_dict(load_file(directory / f"hook_{hook.name}.safetensors"))
+        hook.load_state_dict(_load_tensors(directory / f"hook_{hook.name}.safetensors"))
     state.train_step = saved["train_step"]
     state.is_assessed = saved["is_assessed"]
     state.train_s = saved["train_s"]

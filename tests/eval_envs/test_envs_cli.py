@@ -72,3 +72,13 @@ def test_a_mistake_is_one_message_and_exit_code_2(
     captured = capsys.readouterr()
     assert remedy in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_play_overwrites_nothing_but_films(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    victim = tmp_path / "demos.hdf5"
+    victim.write_bytes(b"demonstrations")
+    assert run(monkeypatch, "play", "-o", str(victim), "-n", "1") == 2
+    assert "Name it .mp4" in capsys.readouterr().err
+    assert victim.read_bytes() == b"demonstrations"

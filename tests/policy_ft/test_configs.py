@@ -29,7 +29,8 @@ def demos(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_takes_a_step(path, demos, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    overrides = [*SHORT, f"data.path={demos}", f"output_dir={tmp_path / 'run'}"]
+    overrides = [*SHORT, f"data.path={demos}", "data.collect=off"]
+    overrides.append(f"output_dir={tmp_path / 'run'}")
     if load_config(path).evaluation != "off":
         overrides += ["evaluation.episodes=1", "policy.model.num_sampling_steps=1"]
     config = load_config(path, overrides)

@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from policy_ft.config.model import VisionConfig
+from policy_ft.errors import UserError
 from policy_ft.models.torchvision_guard import ensure_torchvision_imports
 
 ensure_torchvision_imports()
@@ -61,7 +62,7 @@ class VisionTower(nn.Module):
         language_width: size of the language vector, used with `config.film`.
 
     Raises:
-        ValueError: timm does not know the model or refuses the arguments.
+        UserError: timm does not know the model or refuses the arguments.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ def _create_tower(config: VisionConfig, levels: tuple[int, ...]) -> nn.Module:
         IndexError,
         AttributeError,
     ) as error:
-        raise ValueError(
+        raise UserError(
             f"model.vision: found tower {config.tower!r} with arguments {config.tower_args} and "
             f"feature_level "
             f"{config.feature_level}, which timm refuses ({type(error).__name__}: {error}); "

@@ -1,0 +1,57 @@
+"""One run at a time in an output directory."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from policy_ft.errors import UserError, describe
+
+LOCK_FILE = ".lock"
+
+
+def require_writable(directory: Path) -> None:
+    """UserError when the directory does not exist and cannot be made, or cannot be written to."""
+    present = next(each for each in (directory, *directory.absolute().parents) if each.exists())
+    if not present.is_dir() or not os.access(present, os.W_OK | os.X_OK):
+        kind = "which cannot be written to" if present.is_dir() else "which is a file"
+        raise UserError(
+            describe(
+                f"output_dir {str(directory)!r}",
+                f"{str(present)!r}, {kind}",
+                "a directory that can be made and written to",
+                "Set output_dir to another directory.",
+            )
+        )
+
+
+@contextmanager
+def sole_owner(directory: Path) -> Iterator[None]:
+    """Makes the directory and keeps every other run out of it until the block ends.
+
+    The lock is the operating system's and goes with the process, also when that is killed.
+
+    Raises:
+        UserError: another run is at work there, or the directory cannot be made or locked.
+    """
+    require_writable(directory)
+    where = f"output_dir {str(directory)!r}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / LOCK_FILE).open("a+", encoding="ascii")
+    except OSError as error:
+        remedy = "Set output_dir to another directory."
+        raise UserError(describe(where, str(error), "a directory to write to", remedy)) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            found = f"the run of process {lock.read() or 'unknown'} at work there"
+            remedy = "Wait for it, stop it, or set output_dir to another directory."
+            raise UserError(describe(where, found, "no other run", remedy)) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
