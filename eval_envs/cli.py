@@ -16,6 +16,7 @@ from data_tools.errors import UserError, describe
 from eval_envs.collect import HasExpert, collect, demonstrate
 from eval_envs.contract import check_env
 from eval_envs.intervals import wilson_interval
+from eval_envs.making import make_env
 from eval_envs.video import encode_mp4
 
 app = typer.Typer(help=eval_envs.__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -56,10 +57,13 @@ def list_environments() -> None:
 @app.command("check")
 def check(
     env_id: Annotated[str, typer.Argument(help="Gymnasium id, with its module.")] = DEFAULT_ENV,
-    task: Task = "pick",
+    task: Annotated[
+        str, typer.Option(help="Given to environments that take one, as ours do.")
+    ] = "",
 ) -> None:
     """Whether an environment keeps the contract, all faults at once."""
-    check_env(gymnasium.make(env_id, task=task, render_mode="rgb_array"))
+    arguments = {"task": task} if task else {}
+    check_env(make_env(env_id, {**arguments, "render_mode": "rgb_array"}))
     _console.print(f"{env_id}: keeps the contract and Gymnasium's")
 
 
@@ -154,7 +158,7 @@ def measure_expert(
 
 
 def _make_with_expert(env_id: str, task: str, **settings: Any) -> gymnasium.Env[Any, Any]:
-    env = gymnasium.make(env_id, task=task, disable_env_checker=True, **settings)
+    env = make_env(env_id, {"task": task, **settings})
     if not isinstance(env.unwrapped, HasExpert):
         env.close()
         raise UserError(

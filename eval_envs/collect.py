@@ -17,6 +17,7 @@ from data_tools.conventions import Conventions
 from data_tools.errors import UserError, describe, raise_faults
 from data_tools.writer import EpisodeWriter
 from eval_envs.disturbance import Disturbance
+from eval_envs.making import make_env
 
 SOURCE = "scripted_expert"
 _BLOCK = 8
@@ -175,7 +176,7 @@ def _demonstrate_block(recipe: _Recipe, start: int) -> list[Demonstration]:
 
 
 def _make(recipe: _Recipe) -> gymnasium.Env[dict[str, Any], npt.NDArray[np.float32]]:
-    return gymnasium.make(recipe.env_id, disable_env_checker=True, **recipe.env_args)
+    return make_env(recipe.env_id, recipe.env_args)
 
 
 def _conventions(recipe: _Recipe) -> Conventions:

@@ -105,7 +105,15 @@ class ChunkStep(gymnasium.Wrapper[dict[str, Any], FloatArray, dict[str, Any], Fl
                 )
             )
         space = env.action_space
-        assert isinstance(space, gymnasium.spaces.Box)
+        if not isinstance(space, gymnasium.spaces.Box):
+            raise UserError(
+                describe(
+                    "environment, action_space",
+                    repr(space),
+                    "a Box of the columns its conventions declare",
+                    "Choose a continuous environment, or wrap this one.",
+                )
+            )
         self.action_space = gymnasium.spaces.Box(
             np.tile(space.low, (chunk_length, 1)),
             np.tile(space.high, (chunk_length, 1)),

@@ -9,6 +9,10 @@ from typing import Any
 __all__ = ["load_policy", "train"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     if name == "load_policy":
         from policy_ft.checkpoints.native import load_policy

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from data_tools.conventions import Conventions
 from data_tools.episode import Observation
 from policy_ft.config.model import ModelConfig
-from policy_ft.errors import describe, raise_faults
+from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.models.vla import VLAModel
 from policy_ft.transforms import ModelShape, Transforms, stacked
 
@@ -104,6 +104,9 @@ class Policy:
         Raises:
             UserError: an observation does not meet the conventions.
         """
+        if not observations:
+            remedy = "Give a list of one Observation a robot."
+            raise UserError(describe("observations", "none", "at least one", remedy))
         samples = stacked([self.transforms.encode(each) for each in observations])
         inputs = self.transforms.encode_batch(samples, self.device)
         if noise is not None:

@@ -7,10 +7,11 @@ from typing import TypeVar
 from data_tools.conventions import Conventions, compare
 from data_tools.doctor import number_errors
 from data_tools.episode import Dataset
+from eval_envs.making import make_env
 from policy_ft.config.run import EvaluationConfig, RunConfig
 from policy_ft.data.windows import WindowDataset
 from policy_ft.errors import UserError, describe, raise_faults
-from policy_ft.evaluation.rollout import make_env, require_agreement
+from policy_ft.evaluation.rollout import require_agreement
 from policy_ft.policy import Policy
 from policy_ft.tuning.groups import plan_groups
 from policy_ft.tuning.stochastic import batch_norms

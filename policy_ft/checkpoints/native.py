@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from policy_ft.checkpoints.atomic import atomic_directory, sync_directory
-from policy_ft.checkpoints.weights import read_weights, weights_hash, write_weights
+from policy_ft.checkpoints.weights import (
+    read_weights,
+    stored_weights_hash,
+    weights_hash,
+    write_weights,
+)
 from policy_ft.config.model import ModelConfig
 from policy_ft.errors import UserError, describe, raise_faults, read_json
 from policy_ft.models.build import build_model
@@ -93,8 +98,27 @@ def load_policy(
     transforms = Transforms.load(directory)
     model = _cast(build_model(config), DTYPES[dtype])
     report = read_weights([directory / WEIGHTS_FILE], model, init_missing)
+    if not report.missing:
+        _require_recorded_weights(directory, provenance)
     policy = Policy(model.eval(), transforms, config, report, provenance)
     return policy.to(device)
+
+
+def _require_recorded_weights(directory: Path, provenance: dict[str, Any]) -> None:
+    """UserError when the weights are not those the provenance was written with."""
+    found, recorded = (
+        stored_weights_hash(directory / WEIGHTS_FILE),
+        provenance.get("weights_sha256"),
+    )
+    if found != recorded:
+        raise UserError(
+            describe(
+                str(directory / WEIGHTS_FILE),
+                f"weights with the SHA-256 {found}",
+                f"{recorded}, as {PROVENANCE_FILE} records",
+                "Copy the checkpoint again; its files do not belong together.",
+            )
+        )
 
 
 def _cast(model: VLAModel, dtype: torch.dtype) -> VLAModel:

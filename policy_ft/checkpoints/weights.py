@@ -1,7 +1,7 @@
 """Tensors in safetensors files: strict reading, and a hash of all weights."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -109,9 +109,20 @@ def weights_hash(weights: nn.Module | Mapping[str, Tensor]) -> str:
         weights: a model, or its tensors by name; tensors that share memory count once.
     """
     tensors = own_tensors(weights) if isinstance(weights, nn.Module) else weights
+    return _digest((name, tensors[name]) for name in sorted(tensors))
+
+
+def stored_weights_hash(path: Path) -> str:
+    """The weights_hash of a safetensors file's tensors, one of them in memory at a time."""
+    with ExitStack() as stack:
+        file = _open_weights(path, stack)
+        return _digest((name, file.get_tensor(name)) for name in sorted(file.keys()))
+
+
+def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
+    for name, each in tensors:
+        tensor = each.detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

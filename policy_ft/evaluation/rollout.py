@@ -7,7 +7,6 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
 from pydantic import JsonValue
@@ -15,12 +14,12 @@ from pydantic import JsonValue
 from data_tools.conventions import Conventions, compare
 from data_tools.episode import Observation
 from eval_envs.contract import ChunkStep, to_observation
+from eval_envs.making import Environment, make_env
 from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.evaluation.results import EpisodeRecord, EvaluationResult
 from policy_ft.execution.chunks import ChunkPolicy, plan_chunks
 
 FloatArray = npt.NDArray[np.float32]
-Environment = gymnasium.Env[dict[str, Any], FloatArray]
 Wrapper = Callable[[Environment], Environment]
 
 
@@ -82,24 +81,6 @@ def evaluate(
         episodes=tuple(record for record, _ in finished),
         actions=tuple(actions for _, actions in finished),
     )
-
-
-def make_env(env_id: str, env_args: Mapping[str, Any]) -> Environment:
-    """The Gymnasium environment; UserError quoting the cause when it cannot be made."""
-    try:
-        return gymnasium.make(env_id, disable_env_checker=True, **env_args)
-    except UserError:
-        raise
-    except (gymnasium.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
-        raise UserError(
-            describe(
-                f"environment {env_id!r} with {dict(env_args)}",
-                f"{type(error).__name__}: {error}",
-                "an environment that Gymnasium can make",
-                "Write the id as 'module:Name-v0' and give the settings that it takes; "
-                "`eval-envs list` shows ours.",
-            )
-        ) from error
 
 
 def require_agreement(policy: ChunkPolicy, env: Environment, env_id: str) -> None:

@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from data_tools.episode import Observation
 from eval_envs.contract import to_observation
+from eval_envs.making import Environment, make_env
 from eval_envs.video import encode_mp4
 from policy_ft.errors import UserError, describe
 from policy_ft.evaluation.report import Video
 from policy_ft.evaluation.results import EvaluationResult
-from policy_ft.evaluation.rollout import Environment, make_env
 
 _SCALE = 3
 _STILL_S = 0.7

@@ -82,3 +82,18 @@ def test_play_overwrites_nothing_but_films(
     assert run(monkeypatch, "play", "-o", str(victim), "-n", "1") == 2
     assert "Name it .mp4" in capsys.readouterr().err
     assert victim.read_bytes() == b"demonstrations"
+
+
+@pytest.mark.parametrize("command", ["collect x.hdf5 --env", "expert --env", "check"])
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "nope:Nothing-v0"])
+def test_an_environment_that_is_not_ours_is_refused_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    env_id: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *command.split(), env_id) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not (tmp_path / "x.hdf5").exists()

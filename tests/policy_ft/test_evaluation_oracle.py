@@ -17,7 +17,8 @@ from torch import nn
 from data_tools.conventions import Conventions
 from data_tools.episode import Observation
 from eval_envs.disturbance import Disturbance
-from policy_ft.evaluation.rollout import evaluate, make_env
+from eval_envs.making import make_env
+from policy_ft.evaluation.rollout import evaluate
 
 ENV = "eval_envs:Tabletop-v0"
 

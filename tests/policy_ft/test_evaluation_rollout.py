@@ -12,11 +12,12 @@ import pytest
 
 from data_tools.conventions import Conventions
 from data_tools.episode import Observation
+from eval_envs.making import make_env
 from eval_envs.tabletop.env import TabletopEnv
 from eval_envs.tabletop.expert import expert_action
 from policy_ft.errors import UserError
 from policy_ft.evaluation.results import EvaluationResult, compare_results
-from policy_ft.evaluation.rollout import evaluate, make_env
+from policy_ft.evaluation.rollout import evaluate
 from policy_ft.evaluation.videos import choose_episodes, film
 from policy_ft.execution.chunks import rollout_noise
 

@@ -72,6 +72,23 @@ def test_weights_that_are_not_finite_are_refused_by_name(policy, tmp_path):
         load_policy(tmp_path / "base")
 
 
+def test_weights_that_the_provenance_does_not_know_are_refused(policy, tmp_path):
+    save_policy(policy, tmp_path / "base")
+    path = tmp_path / "base" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["expert.action_out_proj.bias"][0] += 1e-3
+    save_file(tensors, path)
+    with pytest.raises(UserError, match=r"SHA-256.*files do not belong together"):
+        load_policy(tmp_path / "base")
+
+
+def test_a_policy_saved_in_bfloat16_loads_in_both_types(policy, tmp_path):
+    save_policy(policy, tmp_path / "full")
+    save_policy(load_policy(tmp_path / "full", dtype="bfloat16"), tmp_path / "half")
+    for dtype in ("float32", "bfloat16"):
+        assert load_policy(tmp_path / "half", dtype=dtype).load_report.missing == ()
+
+
 def test_a_file_that_is_not_what_collect_would_record_is_refused(run_config):
     config = run_config()
     episodes = open_dataset(list(config.data.path))
