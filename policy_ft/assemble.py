@@ -101,8 +101,8 @@ def train(
     return loop.train(config, policy, episodes, resume=resume, hooks=hooks)
 
 
-def check(config: RunConfig) -> list[str]:
-    """Every reason why `train(config)` would refuse to start; empty when it can.
+def check(config: RunConfig, *, resume: bool = False) -> list[str]:
+    """Every reason why `train(config, resume=resume)` would refuse to start; empty when it can.
 
     Opens the data, builds the policy and makes the environment; trains nothing and writes nothing.
     Goes further than `train` in one thing: it decodes the first, middle and last image of each
@@ -112,7 +112,7 @@ def check(config: RunConfig) -> list[str]:
     faults = Faults()
     checkpoints = Path(config.output_dir) / "checkpoints"
     faults.of(lambda: require_writable(Path(config.output_dir)))
-    faults.of(lambda: starting_point(checkpoints, resume=False))
+    faults.of(lambda: starting_point(checkpoints, resume=resume))
     if config.training.tensorboard:
         faults.of(require_tensorboard)
     episodes = None if _is_to_be_collected(config.data) else faults.of(lambda: _open(config.data))

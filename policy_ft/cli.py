@@ -35,6 +35,7 @@ from policy_ft.policy import Policy
 from policy_ft.quickstart import QuickstartSettings, run_quickstart
 
 EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
 
 
 class Commands(TyperGroup):
@@ -49,6 +50,9 @@ class Commands(TyperGroup):
                 raise
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(EXIT_USER_ERROR) from None
+        except KeyboardInterrupt:
+            print("stopped; a training run goes on with `train ... --resume`", file=sys.stderr)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 app = typer.Typer(
@@ -82,7 +86,9 @@ def quickstart(
         Literal["base", "random"],
         typer.Option("--from", help="The shipped base policy, or the same model untrained."),
     ] = "base",
-    seed: Annotated[int, typer.Option(min=0, help="Decides demonstrations, order and noise.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**48, help="Decides demonstrations, order and noise.")
+    ] = 0,
     demos: Annotated[int, typer.Option(min=2, help="Demonstrations to collect.")] = 25,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Train steps, if not those of the packaged config.")
@@ -118,9 +124,12 @@ def train(
 def check(
     config: ConfigFile,
     overrides: Overrides = [],  # noqa: B006
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Check that the run in output_dir can go on.")
+    ] = False,
 ) -> None:
     """Refuse what can be refused before training, all faults at once."""
-    raise_faults(assemble.check(load_config(config, overrides)))
+    raise_faults(assemble.check(load_config(config, overrides), resume=resume))
     print(f"{config}: ready to train")
 
 

@@ -108,3 +108,10 @@ def test_eval_overwrites_nothing_but_json(policy, tmp_path):
     assert "Name it .json" in done.stderr
     assert "expected a directory" in done.stderr
     assert victim.read_bytes() == b"demonstrations"
+
+
+def test_a_run_that_was_stopped_can_be_checked_for_going_on(run_config):
+    config = run_config()
+    assemble.train(config)
+    assert "--resume" in " ".join(assemble.check(config))
+    assert assemble.check(config, resume=True) == []
