@@ -64,7 +64,7 @@ def test_a_run_leaves_policies_metrics_and_settings(run_config):
     assert load_policy(result.best_checkpoint).provenance["weights"] == "average, decay 0.9"
     assert load_config(result.directory / "config.yaml") == config
     left = sorted(path.name for path in result.directory.iterdir())
-    assert left == ["checkpoints", "config.yaml", "metrics.jsonl"]
+    assert left == [".lock", "checkpoints", "config.yaml", "metrics.jsonl"]
     kinds = [(row["train_step"], row["kind"]) for row in result.metrics]
     assert kinds == [
         (2, "train"),
