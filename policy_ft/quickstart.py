@@ -18,11 +18,11 @@ from rich.console import Console
 from data_tools.doctor import validate
 from data_tools.episode import Dataset
 from policy_ft import assemble
-from policy_ft.checkpoints.native import load_policy, save_policy, weights_hash
+from policy_ft.checkpoints.native import PROVENANCE_FILE, load_policy, save_policy, weights_hash
 from policy_ft.config.data import CollectConfig
 from policy_ft.config.loader import dump_config, load_config
 from policy_ft.config.run import NewPolicy, RunConfig
-from policy_ft.errors import UserError, describe, raise_faults
+from policy_ft.errors import UserError, describe, raise_faults, read_json
 from policy_ft.evaluation.plots import loss_curves, success_bars
 from policy_ft.evaluation.report import Report, Table, write_report
 from policy_ft.evaluation.results import EvaluationResult, compare_results
@@ -337,7 +337,7 @@ def _provenance(
 
 def _recording_replan_steps(policy: Policy) -> Policy:
     """The policy with the base's replan_steps in its provenance, which a random start lacks."""
-    recorded = recorded_replan_steps(load_policy(BASE).provenance)
+    recorded = recorded_replan_steps(read_json(BASE / PROVENANCE_FILE))
     return replace(policy, provenance={**policy.provenance, "replan_steps": recorded})
 
 

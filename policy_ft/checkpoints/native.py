@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from policy_ft.checkpoints.atomic import atomic_directory, sync_directory
+from policy_ft.checkpoints.atomic import atomic_directory
 from policy_ft.checkpoints.weights import (
     read_weights,
     stored_weights_hash,
@@ -24,7 +24,7 @@ from policy_ft.policy import Policy
 from policy_ft.transforms import Transforms
 from policy_ft.transforms.records import FILES, TOKENIZER_FILE, read_record, write_record
 
-__all__ = ["load_policy", "save_policy", "sync_directory", "weights_hash", "write_policy"]
+__all__ = ["load_policy", "save_policy", "weights_hash", "write_policy"]
 
 FORMAT = "policy_ft/1"
 MODEL_FILE = "model.json"
@@ -106,10 +106,8 @@ def load_policy(
 
 def _require_recorded_weights(directory: Path, provenance: dict[str, Any]) -> None:
     """UserError when the weights are not those the provenance was written with."""
-    found, recorded = (
-        stored_weights_hash(directory / WEIGHTS_FILE),
-        provenance.get("weights_sha256"),
-    )
+    found = stored_weights_hash(directory / WEIGHTS_FILE)
+    recorded = provenance.get("weights_sha256")
     if found != recorded:
         raise UserError(
             describe(

@@ -51,14 +51,15 @@ def read_weights(
 
     Args:
         files: safetensors files that hold the tensors between them.
-        model: in host memory; left untouched when anything does not match.
+        model: in host memory; left untouched when names, shapes or types do not match.
         init_missing: patterns of names that keep the model's random weights when the files lack
             them.
         rename: name in the files -> name in the model, or None for a tensor that is known to be of
             no use here; such tensors are listed as dropped.
 
     Raises:
-        UserError: no such file, a damaged file, or tensors that do not match; all of them.
+        UserError: no such file, a damaged file, or tensors that do not match, all of them; or the
+            first tensor with values that are not finite.
     """
     origin: dict[str, tuple[Any, str]] = {}
     dropped: list[str] = []
