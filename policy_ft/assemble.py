@@ -21,6 +21,7 @@ from policy_ft.config.run import (
 from policy_ft.data.fitting import fit_transforms
 from policy_ft.data.split import split_episodes
 from policy_ft.errors import UserError, describe
+from policy_ft.models.backbones.timm_tower import TimmTower
 from policy_ft.models.build import build_model
 from policy_ft.models.vla import VLAModel
 from policy_ft.policy import LoadReport, Policy
@@ -211,7 +212,7 @@ def _load_parts(config: NewPolicy, model: VLAModel) -> LoadReport:
     backbone, reports = model.backbone, {}
     if config.language_weights != "random":
         reports["backbone.language."] = load_language(backbone.language, config.language_weights)
-    if config.vision_weights != "random":
+    if config.vision_weights != "random" and isinstance(backbone.vision, TimmTower):
         reports["backbone.vision.body."] = load_tower(backbone.vision, config.vision_weights)
     return LoadReport(
         loaded=tuple(prefix + name for prefix, each in reports.items() for name in each.loaded),

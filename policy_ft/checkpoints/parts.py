@@ -10,7 +10,7 @@ from policy_ft.checkpoints.weights import read_weights
 from policy_ft.config.model import DecoderConfig
 from policy_ft.errors import UserError, describe, raise_faults, read_json
 from policy_ft.models.backbones.decoder import Decoder, decoder_config_from_transformers
-from policy_ft.models.backbones.vision import VisionTower
+from policy_ft.models.backbones.timm_tower import TimmTower
 from policy_ft.models.torchvision_guard import ensure_torchvision_imports
 from policy_ft.policy import LoadReport
 
@@ -43,7 +43,7 @@ def load_language(decoder: Decoder, directory: str | Path) -> LoadReport:
     return read_weights(_shards(directory), decoder, rename=rename)
 
 
-def load_tower(tower: VisionTower, file: str | Path) -> LoadReport:
+def load_tower(tower: TimmTower, file: str | Path) -> LoadReport:
     """Fill a vision tower from a timm model's safetensors file, tensor by name.
 
     What the tower was cut off from (later stages, pooling, the classifier) is dropped and listed.

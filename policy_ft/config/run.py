@@ -47,6 +47,16 @@ class NewPolicy(Settings):
     )
 
     @model_validator(mode="after")
+    def _tower_can_be_filled(self) -> Self:
+        if self.vision_weights != "random" and self.model.vision.kind != "timm":
+            raise ValueError(
+                f"vision_weights: found {self.vision_weights!r} with model.vision.kind "
+                f"{self.model.vision.kind!r}; expected kind timm, whose files these are. Load a "
+                "whole checkpoint with kind pretrained instead."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _every_camera_has_a_slot(self) -> Self:
         slots, cameras = self.model.num_cameras, self.transforms.cameras
         if len(cameras) > slots:

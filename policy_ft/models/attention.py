@@ -32,16 +32,16 @@ def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """softmax(query key^T / sqrt(d) + mask) value, heads merged.
 
     Args:
         query: float[b, h, q, d].
         key: float[b, g, n, d]; every h / g query heads share one.
         value: float[b, g, n, d].
-        mask: bool[b, 1, q, n], True where the query may look. A row without a True gives
-            unspecified finite values in its own output only; padded queries are such rows and are
-            never read.
+        mask: bool[b, 1, q, n], True where the query may look; None lets all see all. A row
+            without a True gives unspecified finite values in its own output only; padded queries
+            are such rows and are never read.
 
     Returns:
         float[b, q, h * d].
@@ -49,15 +49,23 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     # torch's bfloat16 kernel for CPUs is slower than its float32 one (backward 4x, see
     # docs/experiments.md)
     dtype = torch.float32 if query.device.type == "cpu" else query.dtype
+    # not enable_gqa: with a mask, CUDA has no fused kernel for it
+    sharing = query.shape[1] // key.shape[1]
     with torch.autocast(query.device.type, enabled=False):
         attended = functional.scaled_dot_product_attention(
             query.to(dtype),
-            key.to(dtype),
-            value.to(dtype),
+            _each_repeated(key.to(dtype), sharing),
+            _each_repeated(value.to(dtype), sharing),
             attn_mask=mask,
-            enable_gqa=query.shape[1] != key.shape[1],
         )
     return rearrange(attended.to(query.dtype), "b h q d -> b q (h d)")
+
+
+def _each_repeated(x: Tensor, times: int) -> Tensor:
+    """float[b, g * times, n, d], every head `times` times in a row; a single head is not copied."""
+    if times == 1:
+        return x
+    return x[:, :, None].expand(-1, -1, times, -1, -1).flatten(1, 2)
 
 
 def split_heads(x: Tensor, head_dim: int) -> Tensor:

@@ -2,10 +2,11 @@
 
 import torch
 
-from policy_ft.config.model import ModelConfig
-from policy_ft.models.backbones.composed import ComposedBackbone
+from policy_ft.config.model import ModelConfig, SiglipVisionConfig
+from policy_ft.models.backbones.backbone import Backbone
 from policy_ft.models.backbones.decoder import Decoder
-from policy_ft.models.backbones.vision import VisionTower
+from policy_ft.models.backbones.siglip import SiglipTower
+from policy_ft.models.backbones.timm_tower import TimmTower
 from policy_ft.models.expert import ActionExpert
 from policy_ft.models.vla import VLAModel
 
@@ -25,14 +26,24 @@ def build_model(config: ModelConfig, *, seed: int = 0) -> VLAModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         language = Decoder(config.language)
-        vision = VisionTower(
-            config.vision, (config.image_height, config.image_width), config.language.width
-        )
+        vision = _tower(config)
+        in_prefix = config.expert.state_token == "prefix"
         return VLAModel(
-            backbone=ComposedBackbone(
-                vision=vision, language=language, num_cameras=config.num_cameras
+            backbone=Backbone(
+                vision=vision,
+                connector=config.connector,
+                language=language,
+                num_cameras=config.num_cameras,
+                state_dim=config.state_dim if in_prefix else None,
             ),
             expert=ActionExpert(config.expert, config.language, config),
             action_horizon=config.action_horizon,
             action_dim=config.action_dim,
         )
+
+
+def _tower(config: ModelConfig) -> TimmTower | SiglipTower:
+    image_size = (config.image_height, config.image_width)
+    if isinstance(config.vision, SiglipVisionConfig):
+        return SiglipTower(config.vision, image_size)
+    return TimmTower(config.vision, image_size, config.language.width)

@@ -1,6 +1,6 @@
 """ModelInput: what every model reads, already on the device and in the model's own scale."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import torch
@@ -14,11 +14,13 @@ class ModelInput:
     Letters: b batch, k camera, y x rows and columns, l prompt token, s state column.
 
     Attributes:
-        images: float[b, k, 3, y, x], RGB in [-1, 1].
+        images: float[b, k, 3, y, x], RGB in [-1, 1]; slots that no observation of the batch fills
+            are left out.
         image_mask: bool[b, k], True where the camera is present.
         prompt_tokens: int64[b, l], right-padded.
         prompt_mask: bool[b, l], True where the token is real.
         state: float32[b, s], normalized and zero-padded.
+        camera_slots: the model's slot of each of the k cameras; None when all slots are there.
     """
 
     images: Tensor
@@ -26,6 +28,7 @@ class ModelInput:
     prompt_tokens: Tensor
     prompt_mask: Tensor
     state: Tensor
+    camera_slots: tuple[int, ...] | None = None
 
     @property
     def batch_size(self) -> int:
@@ -34,9 +37,9 @@ class ModelInput:
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""
-        return type(self)(
-            **{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
-        )
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.type is Tensor}
+        moved = {name: each.to(device, non_blocking=True) for name, each in tensors.items()}
+        return replace(self, **moved)
 
 
 def trimmed_prompt_length(prompt_mask: Tensor, bucket: int = 8) -> int:

@@ -1,8 +1,19 @@
-"""Norms and MLPs shared by decoders and experts."""
+"""Norms and MLPs shared by decoders and experts, and how blocks are run."""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+
+def run_block(block: Callable[..., Any], *inputs: Any, checkpointed: bool) -> Any:
+    """block(*inputs); checkpointed, its activations are computed again in the backward pass."""
+    if checkpointed and torch.is_grad_enabled():
+        return checkpoint(block, *inputs, use_reentrant=False)
+    return block(*inputs)
 
 
 class RMSNorm(nn.Module):
@@ -46,11 +57,11 @@ class AdaptiveRMSNorm(nn.Module):
         """Normalized x and the gate.
 
         Args:
-            x: float[b, m, d].
-            condition: float[b, m, c], one condition a token.
+            x: float[b, k, m, d].
+            condition: float[b, k, 1, c], one a noise draw, or [b, k, m, c], one a token.
 
         Returns:
-            Two float[b, m, d].
+            Two float of x's rank; the gate has one row where the condition has one.
         """
         scale, shift, gate = self.dense(condition).chunk(3, dim=-1)
         normalized = functional.rms_norm(x.float(), x.shape[-1:], None, self.eps)

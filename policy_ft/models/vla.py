@@ -6,7 +6,7 @@ Letters: b batch, k noise draw, h action step, a action column.
 import torch
 from torch import Tensor, nn
 
-from policy_ft.models.backbones.composed import ComposedBackbone
+from policy_ft.models.backbones.backbone import Backbone
 from policy_ft.models.expert import ActionExpert
 from policy_ft.models.flow import integrate, interpolate
 from policy_ft.models.inputs import ModelInput
@@ -25,7 +25,7 @@ class VLAModel(nn.Module):
     def __init__(
         self,
         *,
-        backbone: ComposedBackbone,
+        backbone: Backbone,
         expert: ActionExpert,
         action_horizon: int,
         action_dim: int,
@@ -92,10 +92,10 @@ class VLAModel(nn.Module):
         """
         if noise is None:
             noise = torch.randn(inputs.batch_size, *self.action_shape, device=inputs.state.device)
-        prefix = self.backbone(inputs)
+        context = self.expert.context(self.backbone(inputs), 1, noise.shape[1])
 
         def velocity(x: Tensor, time: Tensor) -> Tensor:
-            learned = self.expert(prefix, inputs.state, x[:, None], time[:, None])[:, 0]
+            learned = self.expert.velocity(context, inputs.state, x[:, None], time[:, None])[:, 0]
             return learned if real_columns is None else learned.where(real_columns, noise)
 
         return integrate(velocity, noise, num_steps)
@@ -104,6 +104,34 @@ class VLAModel(nn.Module):
     def dormant(self) -> tuple[str, ...]:
         """Names of parameters that the flow loss cannot reach: kept and saved, not optimised."""
         return tuple(f"backbone.{name}" for name in self.backbone.dormant)
+
+    def checkpoint_activations(self, enabled: bool = True) -> None:
+        """Whether every block computes its activations again in the backward pass.
+
+        Costs one more forward pass and saves all but the blocks' inputs (Chen et al. 2016). One
+        level: blocks are never checkpointed inside one another.
+        """
+        self.backbone.vision.checkpoint_activations = enabled
+        self.backbone.language.checkpoint_activations = enabled
+        self.expert.checkpoint_activations = enabled
+
+    def float32_names(self) -> frozenset[str]:
+        """Parameters that stay float32 in a model of a smaller type: small, and near the edges.
+
+        Patch and position embeddings, norms, the maps of adaptive norms and the heads, as in pi0
+        (openpi, pi0_pytorch.py, to_bfloat16_for_selected_params).
+        """
+        parts = ("embeddings.", "image_positions", "norm", "_proj.bias", ".dense.")
+        heads = {
+            name
+            for leaf, names in self.groups().items()
+            if leaf.startswith("heads.")
+            for name in names
+        }
+        return frozenset(
+            heads
+            | {name for name, _ in self.named_parameters() if any(part in name for part in parts)}
+        )
 
     def no_weight_decay(self) -> set[str]:
         """Names of norms, biases, embeddings and positions, which weight decay would distort."""
@@ -138,10 +166,13 @@ _LEAVES = {
     "backbone.language.norm": "language.norm",
     "backbone.vision.film": "vision.film",
     "expert.norm": "expert.norm",
+    "backbone.state_proj": "heads.state_in",
     "expert.state_proj": "heads.state_in",
     "expert.action_in_proj": "heads.action_in",
     "expert.time_mlp_in": "heads.time",
     "expert.time_mlp_out": "heads.time",
+    "expert.action_time_mlp_in": "heads.time",
+    "expert.action_time_mlp_out": "heads.time",
     "expert.action_out_proj": "heads.action_out",
 }
 
@@ -156,9 +187,11 @@ def _leaf(parameter: str) -> str:
         if parameter == start or parameter.startswith(f"{start}."):
             return leaf
     parts = parameter.removeprefix("backbone.").split(".")
+    if parts[0] == "vision" and parts[1] in ("embeddings", "post_layernorm"):
+        return ".".join(parts[:2])
     if parts[0] == "vision":
-        # a timm tower's own names: body.stem.conv.weight, body.stages_1.blocks.0....,
-        # body.blocks.3....
+        # encoder.layers.3.... of SigLIP, or a timm tower's own names: body.stem.conv.weight,
+        # body.stages_1.blocks.0...., body.blocks.3....
         numbered = len(parts) > 3 and parts[3].isdigit()
         return ".".join(["vision", *parts[2 : 4 if numbered else 3]])
     return ".".join(parts[:3])

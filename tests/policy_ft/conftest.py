@@ -1,26 +1,33 @@
 """Small real things that many tests need: demonstrations, model settings, a whole policy."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 from data_tools.conventions import ActionSpec, CameraSpec, Conventions, StateSpec
 from data_tools.episode import Dataset
 from data_tools.reader import open_dataset
 from data_tools.writer import EpisodeWriter
-from policy_ft.config.model import DecoderConfig, ExpertConfig, ModelConfig, VisionConfig
+from policy_ft.checkpoints.names import published_names
+from policy_ft.config.model import DecoderConfig, ExpertConfig, ModelConfig, TimmVisionConfig
 from policy_ft.config.run import RunConfig
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.data.fitting import fit_transforms
 from policy_ft.models.build import build_model
+from policy_ft.models.inputs import ModelInput
+from policy_ft.models.vla import VLAModel
 from policy_ft.policy import Policy
 from policy_ft.tokenization import train_tokenizer
 from policy_ft.transforms import ModelShape, Transforms
 
 SIZE = 32
+GOLDENS = Path(__file__).parents[1] / "goldens"
 
 # on tensors this small a second thread costs more than it brings, and much more on a busy machine
 torch.set_num_threads(1)
@@ -98,7 +105,7 @@ def small_model_config(**changes: object) -> ModelConfig:
         "action_dim": 4,
         "action_horizon": 4,
         "num_sampling_steps": 2,
-        "vision": VisionConfig(tower="resnetv2_18", tower_args=tower_args, feature_level=3),
+        "vision": TimmVisionConfig(tower="resnetv2_18", tower_args=tower_args, feature_level=3),
         "language": DecoderConfig(
             family="llama",
             vocab_size=300,
@@ -197,3 +204,42 @@ def run_config(tmp_path: Path) -> MakeConfig:
         return RunConfig.model_validate(values)
 
     return make
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A small published policy with random weights, and what its own code computes with them."""
+
+    config: ModelConfig
+    model: VLAModel
+    inputs: ModelInput
+    arrays: dict[str, Tensor]
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], Golden]:
+    """The golden of a family: 'pi0', 'pi05' or 'smolvla'; a fresh model each time."""
+    return make_golden
+
+
+def make_golden(family: str) -> Golden:
+    config = ModelConfig.model_validate_json((GOLDENS / f"{family}.json").read_text())
+    weights = load_file(GOLDENS / f"{family}.safetensors")
+    names = published_names(weights, family)
+    model = build_model(config)
+    renamed = {names.live_name(name): tensor for name, tensor in weights.items()}
+    renamed.pop(None, None)
+    model.load_state_dict(renamed)
+    with np.load(GOLDENS / f"{family}.npz") as stored:
+        arrays = {name: torch.from_numpy(array) for name, array in stored.items()}
+    start = "image_mask_"
+    cameras = [name.removeprefix(start) for name in arrays if name.startswith(start)]
+    images = torch.stack([arrays[f"image_{name}"] for name in cameras], dim=1)
+    inputs = ModelInput(
+        images=images.permute(0, 1, 4, 2, 3) / 127.5 - 1.0,
+        image_mask=torch.stack([arrays[start + name] for name in cameras], dim=1),
+        prompt_tokens=arrays["prompt_tokens"].long(),
+        prompt_mask=arrays["prompt_mask"],
+        state=arrays["state"],
+    )
+    return Golden(config, model.eval(), inputs, arrays)

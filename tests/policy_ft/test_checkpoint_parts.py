@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from policy_ft.checkpoints.parts import load_language, load_tower
-from policy_ft.config.model import DecoderConfig, VisionConfig
+from policy_ft.config.model import DecoderConfig, TimmVisionConfig
 from policy_ft.errors import UserError
 from policy_ft.models.backbones.decoder import Decoder, decoder_config_from_transformers
-from policy_ft.models.backbones.vision import VisionTower
+from policy_ft.models.backbones.timm_tower import TimmTower
 from policy_ft.models.torchvision_guard import ensure_torchvision_imports
 
 ensure_torchvision_imports()
@@ -104,8 +104,8 @@ def test_a_timm_tower_loads_by_name(
     torch.manual_seed(0)
     model = timm.create_model(tower, pretrained=False, **arguments)
     save_file(model.state_dict(), tmp_path / "tower.safetensors")
-    config = VisionConfig(tower=tower, tower_args=arguments, feature_level=level, film=True)
-    ours = VisionTower(config, (32, 32), language_width=8)
+    config = TimmVisionConfig(tower=tower, tower_args=arguments, feature_level=level, film=True)
+    ours = TimmTower(config, (32, 32), language_width=8)
     report = load_tower(ours, tmp_path / "tower.safetensors")
     images = torch.rand(2, 3, 32, 32)
     features = model.eval().forward_intermediates(images, indices=[level], intermediates_only=True)
@@ -120,6 +120,6 @@ def test_a_missing_tower_tensor_is_refused_by_name(tmp_path: Path) -> None:
     stored = timm.create_model("resnetv2_18", pretrained=False, **arguments).state_dict()
     del stored["stages.1.blocks.0.conv1.weight"]
     save_file(stored, tmp_path / "tower.safetensors")
-    config = VisionConfig(tower="resnetv2_18", tower_args=arguments, feature_level=2)
+    config = TimmVisionConfig(tower="resnetv2_18", tower_args=arguments, feature_level=2)
     with pytest.raises(UserError, match=r"stages_1.blocks.0.conv1.weight: found no such tensor"):
-        load_tower(VisionTower(config, (32, 32), 8), tmp_path / "tower.safetensors")
+        load_tower(TimmTower(config, (32, 32), 8), tmp_path / "tower.safetensors")

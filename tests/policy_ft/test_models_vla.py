@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from policy_ft.config.model import DecoderConfig, ExpertConfig, ModelConfig, VisionConfig
+from policy_ft.config.model import DecoderConfig, ExpertConfig, ModelConfig, TimmVisionConfig
 from policy_ft.models.build import build_model
 from policy_ft.models.flow import integrate, interpolate, time_embedding, time_from_uniform
 from policy_ft.models.inputs import ModelInput, trimmed_prompt_length
@@ -29,7 +29,7 @@ def tiny_config(*, film: bool = True, family: str = "llama", **vision: object) -
         state_dim=3,
         action_dim=4,
         action_horizon=5,
-        vision=VisionConfig(film=film, **tower),
+        vision=TimmVisionConfig(film=film, **tower),
         language=DecoderConfig(
             family=family,
             vocab_size=300,
@@ -135,8 +135,8 @@ def test_state_token_does_not_see_actions_but_actions_see_each_other(model: VLAM
     velocity[0, 0, 0].sum().backward()
     assert (noisy.grad[0, 0].abs().sum(-1) > 0).all()
 
-    layout = model.expert._layout(prefix, draws=2, horizon=2)
-    suffix = layout.mask[0, 0, :, prefix.mask.shape[1] :].int().tolist()
+    context = model.expert.context(prefix, draws=2, horizon=2)
+    suffix = context.joint_mask[0, 0, :, prefix.mask.shape[1] :].int().tolist()
     assert suffix == [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 1, 0, 0, 0],

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from policy_ft import assemble
 from policy_ft.checkpoints.native import load_policy
-from policy_ft.config.model import VisionConfig
+from policy_ft.config.model import TimmVisionConfig
 from policy_ft.errors import UserError
 from policy_ft.models.torchvision_guard import ensure_torchvision_imports
 
@@ -80,7 +80,7 @@ def test_a_tower_with_batch_norm_trains_with_loaded_statistics_alone(
     run_config, small_model, tmp_path
 ):
     tower = {"tower": "resnet18", "feature_level": 1, "tower_args": {"stem_width": 8}}
-    config = run_config(policy={"model": small_model(vision=VisionConfig(**tower))})
+    config = run_config(policy={"model": small_model(vision=TimmVisionConfig(**tower))})
     for faults in (assemble.check(config), _refusal(config)):
         assert any("Load them (vision_weights), or build the tower" in fault for fault in faults)
     file = tmp_path / "tower.safetensors"

@@ -14,7 +14,7 @@ from data_tools.reader import open_dataset
 from policy_ft import assemble, quickstart
 from policy_ft.checkpoints.native import load_policy, save_policy, weights_hash
 from policy_ft.config.loader import load_config
-from policy_ft.config.model import DecoderConfig, ExpertConfig, ModelConfig, VisionConfig
+from policy_ft.config.model import DecoderConfig, ExpertConfig, ModelConfig, TimmVisionConfig
 from policy_ft.config.run import NewPolicy, PretrainedPolicy, TrainedTokenizer
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.errors import UserError
@@ -29,7 +29,7 @@ MODEL = ModelConfig(
     action_dim=4,
     action_horizon=4,
     num_sampling_steps=2,
-    vision=VisionConfig(
+    vision=TimmVisionConfig(
         tower="resnetv2_18",
         tower_args={
             "norm_layer": "groupnorm1",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from policy_ft.config.model import DecoderConfig
 from policy_ft.models.attention import attend, rotary_table, rotate, split_heads
-from policy_ft.models.layers import GatedMLP, RMSNorm
+from policy_ft.models.layers import GatedMLP, RMSNorm, run_block
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ class Decoder(nn.Module):
         super().__init__()
         family = FAMILIES[config.family]
         self.config = config
+        self.checkpoint_activations = False
         self.embedding_scale = config.width**0.5 if family.scaled_embedding else 1.0
         self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
         nn.init.normal_(self.embed_tokens.weight, std=config.width**-0.5)
@@ -136,7 +137,9 @@ class Decoder(nn.Module):
         table = self.rotary(positions)
         keys, values = [], []
         for layer in self.layers[:-1]:
-            x, key, value = layer(x, mask, table)
+            x, key, value = run_block(
+                layer, x, mask, table, checkpointed=self.checkpoint_activations
+            )
             keys.append(key)
             values.append(value)
         last = cast(DecoderBlock, self.layers[-1])

@@ -7,8 +7,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from policy_ft.config.model import VisionConfig
+from policy_ft.config.model import TimmVisionConfig
 from policy_ft.errors import UserError
+from policy_ft.models.layers import run_block
 from policy_ft.models.torchvision_guard import ensure_torchvision_imports
 
 ensure_torchvision_imports()
@@ -51,7 +52,7 @@ class LanguageModulation(nn.Module):
         return features * (1.0 + scale.reshape(shape)) + shift.reshape(shape)
 
 
-class VisionTower(nn.Module):
+class TimmTower(nn.Module):
     """Image tokens of a timm model.
 
     Letters: b image, y x pixels, n token, c channel.
@@ -66,12 +67,13 @@ class VisionTower(nn.Module):
     """
 
     def __init__(
-        self, config: VisionConfig, image_size: tuple[int, int], language_width: int
+        self, config: TimmVisionConfig, image_size: tuple[int, int], language_width: int
     ) -> None:
         super().__init__()
         levels = tuple(range(config.feature_level + 1))
         self.body = _create_tower(config, levels)
         self.num_tokens, self.width = _measure(self.body, image_size)
+        self.checkpoint_activations = False
         self.film = nn.ModuleList()
         self._language: Tensor | None = None
         if config.film:
@@ -84,6 +86,9 @@ class VisionTower(nn.Module):
             images: float[b, 3, y, x] in [-1, 1].
             language: float[b, w], needed by a tower with FiLM.
         """
+        return run_block(self._tokens, images, language, checkpointed=self.checkpoint_activations)
+
+    def _tokens(self, images: Tensor, language: Tensor | None) -> Tensor:
         self._language = language
         try:
             features = self.body(images.contiguous(memory_format=torch.channels_last))[-1]
@@ -114,7 +119,7 @@ class VisionTower(nn.Module):
         return film(features, self._language)
 
 
-def _create_tower(config: VisionConfig, levels: tuple[int, ...]) -> nn.Module:
+def _create_tower(config: TimmVisionConfig, levels: tuple[int, ...]) -> nn.Module:
     try:
         return timm.create_model(
             config.tower,

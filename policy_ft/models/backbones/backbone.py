@@ -1,0 +1,138 @@
+"""The backbone: a vision tower, a connector and a language decoder; images and prompt -> Prefix."""
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from policy_ft.config.model import ConnectorConfig
+from policy_ft.models.backbones.decoder import Decoder
+from policy_ft.models.backbones.siglip import SiglipTower
+from policy_ft.models.backbones.timm_tower import TimmTower
+from policy_ft.models.inputs import ModelInput
+from policy_ft.models.prefix import Prefix
+
+
+class Backbone(nn.Module):
+    """Images and instruction -> Prefix; every token sees every real token.
+
+    A state token, where the model has one here (SmolVLA), comes last: it sees all, and only the
+    expert sees it.
+
+    Letters: b batch, k camera, n prefix token, c tower channel, l prompt token, w width.
+
+    Args:
+        vision: the tower, shared by all cameras.
+        connector: how its features become tokens.
+        language: the decoder.
+        num_cameras: camera slots.
+        state_dim: columns of the state when the backbone reads it, else None.
+    """
+
+    def __init__(
+        self,
+        *,
+        vision: TimmTower | SiglipTower,
+        connector: ConnectorConfig,
+        language: Decoder,
+        num_cameras: int,
+        state_dim: int | None,
+    ) -> None:
+        super().__init__()
+        width, cell = language.config.width, connector.pixel_shuffle
+        self.vision = vision
+        self.pixel_shuffle = cell
+        self.tokens_per_camera = vision.num_tokens // cell**2
+        self.projector = nn.Linear(vision.width * cell**2, width, bias=connector.bias)
+        self.image_positions = (
+            nn.Parameter(torch.randn(num_cameras, self.tokens_per_camera, width) * 0.02)
+            if connector.slot_positions
+            else None
+        )
+        self.token_scale = width**0.5 if connector.scale_tokens else 1.0
+        self.language = language
+        self.state_proj = None if state_dim is None else nn.Linear(state_dim, width)
+
+    @property
+    def dormant(self) -> tuple[str, ...]:
+        """Names of parameters that the prefix does not depend on."""
+        return tuple(f"language.{name}" for name in self.language.dormant)
+
+    def forward(self, inputs: ModelInput) -> Prefix:
+        """Keys and values of every decoder block over [tokens of each camera, prompt, state]."""
+        prompt = self.language.embed(inputs.prompt_tokens) * self.token_scale
+        image_tokens = self.image_tokens(inputs, _masked_mean(prompt, inputs.prompt_mask))
+        return self.prefix(inputs, image_tokens, prompt)
+
+    def image_tokens(self, inputs: ModelInput, language: Tensor) -> Tensor:
+        """float[b, k * n, w] of the cameras that are there.
+
+        Args:
+            inputs: b observations.
+            language: float[b, w], the instruction as one vector.
+        """
+        num_cameras = inputs.images.shape[1]
+        features = self.vision(
+            rearrange(inputs.images, "b k c y x -> (b k) c y x"),
+            repeat(language, "b w -> (b k) w", k=num_cameras),
+        )
+        tokens = self.projector(self._shuffled(features)) * self.token_scale
+        tokens = rearrange(tokens, "(b k) n w -> b k n w", k=num_cameras)
+        if self.image_positions is not None:
+            slots = inputs.camera_slots or tuple(range(num_cameras))
+            tokens = tokens + self.image_positions[list(slots)]
+        return rearrange(tokens, "b k n w -> b (k n) w")
+
+    def prefix(self, inputs: ModelInput, image_tokens: Tensor, prompt: Tensor) -> Prefix:
+        """The Prefix of [image tokens, prompt, state].
+
+        Args:
+            inputs: b observations; their images are not read.
+            image_tokens: float[b, k * n, w] of `image_tokens`.
+            prompt: float[b, l, w], embedded.
+        """
+        camera_mask = repeat(inputs.image_mask, "b k -> b (k n)", n=self.tokens_per_camera)
+        parts = [image_tokens, prompt.to(image_tokens.dtype)]
+        masks = [camera_mask, inputs.prompt_mask]
+        if self.state_proj is not None:
+            parts.append(self._state_token(inputs.state).to(image_tokens.dtype))
+            masks.append(inputs.prompt_mask.new_ones(inputs.batch_size, 1))
+        mask = torch.cat(masks, dim=1)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        keys, values = self.language.keys_values(
+            torch.cat(parts, dim=1), self._visible(mask), positions
+        )
+        return Prefix(keys=keys, values=values, mask=mask, length=mask.sum(dim=1))
+
+    def _visible(self, mask: Tensor) -> Tensor:
+        """bool[b, 1, n or 1, n], True where a query (axis 2) sees a key (axis 3)."""
+        visible = mask[:, None, None, :]
+        if self.state_proj is None:
+            return visible
+        is_state = torch.arange(mask.shape[1], device=mask.device) == mask.shape[1] - 1
+        return visible & (is_state[:, None] | ~is_state[None, :])
+
+    def _state_token(self, state: Tensor) -> Tensor:
+        assert self.state_proj is not None
+        with torch.autocast(state.device.type, enabled=False):
+            return self.state_proj(state.to(self.state_proj.weight.dtype))[:, None]
+
+    def _shuffled(self, features: Tensor) -> Tensor:
+        """float[b, n, c] -> float[b, n / s^2, c s^2]: s x s neighbours joined, row by row inside.
+
+        Source: the pixel shuffle of SmolVLM's connector.
+        """
+        if self.pixel_shuffle == 1:
+            return features
+        return rearrange(
+            features,
+            "b (y sy x sx) c -> b (y x) (sy sx c)",
+            sy=self.pixel_shuffle,
+            sx=self.pixel_shuffle,
+            x=self.vision.grid[1] // self.pixel_shuffle,
+        )
+
+
+def _masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of float[b, l, w] over the real tokens of bool[b, l]; zero where there is none."""
+    weights = mask.to(x.dtype)[..., None]
+    return (x * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
