@@ -81,7 +81,7 @@ def stats(path: Paths, as_json: AsJson = False) -> None:
     for part, values in parts.items():
         still = near_constant_columns(values, "min_max")
         for i, name in enumerate(names[part]):
-            numbers = [f"{getattr(values, row)[i]:.4g}" for row in rows]
+            numbers = [f"{values.row(row)[i]:.4g}" for row in rows]
             note = "near-constant" if i in still else ""
             table.add_row(escape(f"{part} {name}"), escape(units[part][i]), *numbers, note)
     Console().print(table)
@@ -96,7 +96,7 @@ def _summary(dataset: Hdf5Dataset) -> dict[str, object]:
         "evidence": list(dataset.inspected.evidence),
         "episodes": len(episodes),
         "frames": num_frames,
-        "duration_s": num_frames / conventions.control_hz,
+        "duration_s": num_frames / conventions.known_control_hz("tell the duration"),
         "successes": sum(episode.is_success is True for episode in episodes),
         "cameras": [f"{c.name} {c.width} x {c.height}" for c in conventions.cameras],
         "state_dim": len(conventions.state.names),

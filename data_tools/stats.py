@@ -1,7 +1,7 @@
 """Exact statistics of states and actions: from the low-dimensional arrays only, in seconds."""
 
-from collections.abc import Iterable
-from typing import Self
+from collections.abc import Iterable, Sequence
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,49 +12,97 @@ from data_tools.episode import Dataset
 from data_tools.errors import UserError, describe, raise_faults
 from data_tools.finite import nonfinite_faults, nonfinite_values
 
+Column = tuple[float, ...]
+
+STATISTICS: Final = ("mean", "std", "min", "max", "q01", "q10", "q90", "q99")
+# Pairs of which the first is never above the second.
+_ORDERED: Final = (("min", "max"), ("q01", "q99"), ("q10", "q90"))
+
 
 class NormalizationStats(Declaration):
-    """Statistics of the columns of one array, over all its frames together."""
+    """Statistics of the columns of one array, over all its frames together.
 
-    mean: tuple[float, ...] = Field(description="Mean of each column.")
-    std: tuple[float, ...] = Field(description="Population standard deviation of each column.")
-    min: tuple[float, ...] = Field(description="Smallest value of each column.")
-    max: tuple[float, ...] = Field(description="Largest value of each column.")
-    q01: tuple[float, ...] = Field(description="1 % quantile of each column.")
-    q99: tuple[float, ...] = Field(description="99 % quantile of each column.")
-    num_frames: StrictInt = Field(gt=0, description="Number of frames they were computed from.")
+    Ours are complete. A foreign checkpoint's hold what its makers kept, and null for the rest.
+    """
+
+    mean: Column | None = Field(None, description="Mean of each column.")
+    std: Column | None = Field(None, description="Population standard deviation of each column.")
+    min: Column | None = Field(None, description="Smallest value of each column.")
+    max: Column | None = Field(None, description="Largest value of each column.")
+    q01: Column | None = Field(None, description="1 % quantile of each column.")
+    q10: Column | None = Field(None, description="10 % quantile of each column.")
+    q90: Column | None = Field(None, description="90 % quantile of each column.")
+    q99: Column | None = Field(None, description="99 % quantile of each column.")
+    num_frames: StrictInt | None = Field(
+        None, gt=0, description="Number of frames they were computed from; null where unknown."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        columns = {
-            name: getattr(self, name) for name in ("mean", "std", "min", "max", "q01", "q99")
-        }
+        columns = {name: getattr(self, name) for name in self.present}
         lengths = {name: len(values) for name, values in columns.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(
                 f"statistics: found {lengths} columns; expected as many in each. "
                 "Compute them again."
             )
-        table = np.array(list(columns.values()))
-        if not np.isfinite(table).all():
+        table = {name: np.array(values) for name, values in columns.items()}
+        if not all(np.isfinite(row).all() for row in table.values()):
             raise ValueError(
                 f"statistics: found {columns}; expected finite numbers. Compute them again."
             )
-        if (table[1] < 0).any() or (table[2] > table[3]).any() or (table[4] > table[5]).any():
+        pairs = [pair for pair in _ORDERED if set(pair) <= set(table)]
+        is_negative = "std" in table and (table["std"] < 0).any()
+        if is_negative or any((table[low] > table[high]).any() for low, high in pairs):
             raise ValueError(
-                f"statistics: found {columns}; expected std >= 0, min <= max and q01 <= q99. "
-                "Compute them again."
+                f"statistics: found {columns}; expected std >= 0, min <= max, q01 <= q99 and "
+                "q10 <= q90. Compute them again."
             )
         return self
 
     @property
+    def present(self) -> tuple[str, ...]:
+        """Names of the statistics there are, in the order of STATISTICS."""
+        return tuple(name for name in STATISTICS if getattr(self, name) is not None)
+
+    @property
     def dim(self) -> int:
         """Number of columns."""
-        return len(self.mean)
+        return len(getattr(self, self.present[0]))
+
+    def row(self, name: str) -> npt.NDArray[np.float64]:
+        """float64[d], one statistic of every column; UserError where the source lacks it."""
+        values = getattr(self, name)
+        if values is None:
+            remedy = (
+                "Choose a normalization that needs only these, or compute the statistics from data "
+                "(statistics: data)."
+            )
+            raise UserError(
+                describe("statistics", f"only {', '.join(self.present)}", f"{name} too", remedy)
+            )
+        return np.array(values)
+
+    def leading(self, dim: int) -> Self:
+        """The statistics of the first `dim` columns.
+
+        A checkpoint may hold more columns than the robot has (openpi pads some to the model's
+        width, and cuts them off in `transforms.py`).
+
+        Raises:
+            UserError: there are fewer columns than that.
+        """
+        if dim > self.dim:
+            remedy = (
+                "Name the embodiment the checkpoint was trained for, or compute them from data."
+            )
+            raise UserError(describe("statistics", f"{self.dim} columns", f"{dim}", remedy))
+        cut = {name: getattr(self, name)[:dim] for name in self.present}
+        return type(self)(**cut, num_frames=self.num_frames)
 
 
 def exact_stats(array: npt.ArrayLike) -> NormalizationStats:
-    """Mean, standard deviation, minimum, maximum and 1 % and 99 % quantiles of each column.
+    """Mean, standard deviation, extremes and 1, 10, 90 and 99 % quantiles of each column.
 
     Exact: computed in float64 from every row; quantiles interpolate linearly (numpy's default).
 
@@ -70,17 +118,27 @@ def exact_stats(array: npt.ArrayLike) -> NormalizationStats:
         raise UserError(describe("statistics", found, "[n, d] with n at least 1", remedy))
     faults = nonfinite_faults("statistics", values, [str(i) for i in range(values.shape[1])])
     raise_faults(faults)
-    q01, q99 = np.quantile(values, [0.01, 0.99], axis=0)
+    q01, q10, q90, q99 = np.quantile(values, [0.01, 0.1, 0.9, 0.99], axis=0)
     rows = {
         "mean": values.mean(axis=0),
         "std": values.std(axis=0),
         "min": values.min(axis=0),
         "max": values.max(axis=0),
         "q01": q01,
+        "q10": q10,
+        "q90": q90,
         "q99": q99,
     }
     columns = {name: tuple(row.tolist()) for name, row in rows.items()}
     return NormalizationStats(**columns, num_frames=len(values))
+
+
+def side_by_side(parts: Sequence[NormalizationStats]) -> NormalizationStats:
+    """The statistics of all parts' columns, in order; num_frames is the smallest of theirs."""
+    joined = {name: np.concatenate([part.row(name) for part in parts]) for name in parts[0].present}
+    frames = [part.num_frames for part in parts if part.num_frames is not None]
+    columns = {name: tuple(row.tolist()) for name, row in joined.items()}
+    return NormalizationStats(**columns, num_frames=min(frames, default=None))
 
 
 def dataset_stats(

@@ -52,12 +52,13 @@ def check_columns(dataset: Dataset) -> Iterator[Finding]:
     names = {"state": dataset.conventions.state.names, "actions": dataset.conventions.action.names}
     for part, stats in dataset_stats(dataset).items():
         still = near_constant_columns(stats, "min_max")
+        places = stats.row("mean")
         for column in still:
             yield Finding(
                 rule="near_constant_column",
                 severity="warning",
                 where=WHERE,
-                value=f"{part} column {names[part][column]!r} stays near {stats.mean[column]:g}",
+                value=f"{part} column {names[part][column]!r} stays near {places[column]:g}",
                 threshold="a column that moves",
                 remedy="Check the sensor; it will be centred and not scaled.",
             )
@@ -71,7 +72,7 @@ def _check_outliers(
     names: tuple[str, ...],
     still: tuple[int, ...],
 ) -> Iterator[Finding]:
-    mean, std = np.array(stats.mean), np.array(stats.std)
+    mean, std = stats.row("mean"), stats.row("std")
     std[list(still)] = np.inf
     for index in range(len(dataset)):
         episode = dataset[index]

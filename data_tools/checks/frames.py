@@ -24,6 +24,7 @@ Frames = Mapping[int, npt.NDArray[np.uint8]]
 def check_frames(episode: Episode, conventions: Conventions) -> Iterator[Finding]:
     """Frames that do not decode, are black or white, or do not change while the robot does."""
     steps = sorted({0, episode.num_steps // 2, episode.num_steps - 1})
+    rate = conventions.known_control_hz("tell a frozen camera from a short episode")
     cameras: dict[str, Frames] = {}
     for camera in conventions.camera_names:
         frames: dict[int, npt.NDArray[np.uint8]] = {}
@@ -34,7 +35,7 @@ def check_frames(episode: Episode, conventions: Conventions) -> Iterator[Finding
                 yield _undecodable(episode, camera, step, error)
         cameras[camera] = frames
         yield from _check_brightness(episode, camera, frames)
-        yield from _check_frozen(episode, camera, frames, conventions.control_hz)
+        yield from _check_frozen(episode, camera, frames, rate)
     yield from _check_duplicates(episode, cameras)
 
 

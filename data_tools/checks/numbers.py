@@ -51,8 +51,10 @@ def check_action_range(episode: Episode, conventions: Conventions) -> Iterator[F
     low, high = np.array(conventions.action.low), np.array(conventions.action.high)
     actions = episode.actions().astype(np.float64)
     beyond = np.maximum(actions - high, low - actions)
+    # a range open to one side has no width to take a share of
+    width = np.where(np.isfinite(high - low), high - low, 1.0)
     with np.errstate(invalid="ignore"):
-        is_beyond = beyond > RANGE_TOLERANCE * (high - low)
+        is_beyond = beyond > RANGE_TOLERANCE * width
     for column in np.flatnonzero(is_beyond.any(axis=0)).tolist():
         step = int(np.nanargmax(beyond[:, column]))
         yield Finding(
@@ -68,12 +70,13 @@ def check_action_range(episode: Episode, conventions: Conventions) -> Iterator[F
 
 def check_length(episode: Episode, conventions: Conventions) -> Iterator[Finding]:
     """An episode too short to be a demonstration."""
-    if episode.num_steps / conventions.control_hz < SHORTEST_S:
+    rate = conventions.known_control_hz("tell how long an episode lasts")
+    if episode.num_steps / rate < SHORTEST_S:
         yield Finding(
             rule="short_episode",
             severity="warning",
             where=episode.name,
-            value=f"{episode.num_steps} steps at {conventions.control_hz:g} Hz",
+            value=f"{episode.num_steps} steps at {rate:g} Hz",
             threshold=f"at least {SHORTEST_S:g} s",
             remedy="Check that the recording was not cut off.",
         )
