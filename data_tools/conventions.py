@@ -6,17 +6,23 @@ whether an image is upside down. So each party declares it once, here, and `comp
 disagreement before an hour is spent on it.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 
+from data_tools.errors import UserError, describe
+
 
 class Declaration(BaseModel):
-    """A frozen record that refuses unknown keys; the base of every declaration."""
+    """A frozen record that refuses unknown keys; the base of every declaration.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Infinite numbers survive JSON, as the words "Infinity" and "-Infinity".
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
 class CameraSpec(Declaration):
@@ -60,7 +66,7 @@ class GripperSpec(Declaration):
     closed_value: float = Field(description="The action value that closes the gripper fully.")
 
 
-ActionReference = Literal["delta", "absolute", "velocity"]
+ActionReference = Literal["delta", "absolute", "velocity", "unknown"]
 
 
 class ActionSpec(Declaration):
@@ -70,15 +76,26 @@ class ActionSpec(Declaration):
     units: tuple[str, ...] = Field(description="Unit of each column; '1' for a normalized command.")
     references: tuple[ActionReference, ...] = Field(
         description="What each column is: delta (to the state when the action starts), absolute "
-        "(a target) or velocity."
+        "(a target), velocity, or unknown."
     )
-    low: tuple[float, ...] = Field(description="Smallest legal value of each column.")
-    high: tuple[float, ...] = Field(description="Largest legal value of each column.")
+    low: tuple[float, ...] = Field(
+        description="Smallest legal value of each column; -infinity where none is known."
+    )
+    high: tuple[float, ...] = Field(
+        description="Largest legal value of each column; infinity where none is known."
+    )
     frame: str = Field(
         "unknown", description="Frame of positions and rotations, e.g. 'world' or 'robot_base'."
     )
     rotation: Literal[
-        "none", "axis_angle", "euler_xyz", "quat_xyzw", "quat_wxyz", "rot6d_rows", "rot6d_columns"
+        "none",
+        "axis_angle",
+        "euler_xyz",
+        "quat_xyzw",
+        "quat_wxyz",
+        "rot6d_rows",
+        "rot6d_columns",
+        "unknown",
     ] = Field("none", description="Form of the rotation columns, 'none' when there are none.")
     grippers: tuple[GripperSpec, ...] = Field(
         (), description="The columns that drive grippers, with their signs."
@@ -94,6 +111,12 @@ class ActionSpec(Declaration):
             low=self.low,
             high=self.high,
         )
+        for name, low, high in zip(self.names, self.low, self.high, strict=True):
+            if not low <= high:
+                raise ValueError(
+                    f"action {name!r}: found low {low} and high {high}; expected low <= high. "
+                    "Exchange them, or write -.inf and .inf for a limit nobody knows."
+                )
         for gripper in self.grippers:
             if gripper.column not in self.names:
                 raise ValueError(
@@ -110,7 +133,10 @@ class Conventions(Declaration):
     cameras: tuple[CameraSpec, ...] = Field(description="The cameras, in order.")
     state: StateSpec = Field(description="Layout of the state vector.")
     action: ActionSpec = Field(description="Layout of the action vector.")
-    control_hz: Annotated[float, Field(gt=0)] = Field(description="Control steps per second.")
+    control_hz: Annotated[float, Field(gt=0)] | None = Field(
+        description="Control steps per second; null where nobody knows, as in a checkpoint that "
+        "does not say."
+    )
 
     @model_validator(mode="after")
     def _unique_cameras(self) -> Self:
@@ -126,6 +152,14 @@ class Conventions(Declaration):
     def camera_names(self) -> tuple[str, ...]:
         """Names of the cameras, in order."""
         return tuple(camera.name for camera in self.cameras)
+
+    def known_control_hz(self, purpose: str) -> float:
+        """Control steps per second; UserError when it is unknown, naming what it is needed for."""
+        if self.control_hz is None:
+            found, remedy = "unknown (null)", "Declare the rate the robot is controlled at."
+            expected = f"control steps per second, to {purpose}"
+            raise UserError(describe("conventions, control_hz", found, expected, remedy))
+        return self.control_hz
 
     def camera(self, name: str) -> CameraSpec:
         """The camera of that name; KeyError quoting the names there are."""
@@ -149,7 +183,12 @@ class Mismatch:
 
 
 def compare(
-    found: Conventions, expected: Conventions, *, found_name: str, expected_name: str
+    found: Conventions,
+    expected: Conventions,
+    *,
+    found_name: str,
+    expected_name: str,
+    may_leave_open: bool = False,
 ) -> list[Mismatch]:
     """Every disagreement between two declarations, empty when they agree.
 
@@ -159,7 +198,13 @@ def compare(
             are allowed: a dataset may record more cameras than a policy looks at.
         found_name: how messages call the first, e.g. "dataset demos/pick.hdf5".
         expected_name: how messages call the second, e.g. "policy checkpoints/base".
+        may_leave_open: whether anything agrees with a camera's source 'unknown' and with an
+            infinite action limit in `expected`, as in a pretrained policy's declaration. Names,
+            units, references, frames and the control rate decide what the numbers mean, and must
+            be declared and equal in any case.
     """
+    if may_leave_open:
+        found = _without_what_is_open(found, expected)
     return [
         Mismatch(f"{found_name}, {where}", repr(a), f"{b!r} as {expected_name} declares", remedy)
         for where, a, b, remedy in _differences(found, expected)
@@ -193,11 +238,33 @@ def _differences(
         for field in type(ours).model_fields:
             remedy = f"Convert the {part} columns, or correct the declaration if it is wrong."
             yield f"{part} {field}", getattr(ours, field), getattr(theirs, field), remedy
-    yield (
-        "control_hz",
-        found.control_hz,
-        expected.control_hz,
-        "Resample the data, or correct control_hz if it is wrong.",
+    remedy = "Resample the data, or correct control_hz if it is wrong."
+    if None in (found.control_hz, expected.control_hz):
+        remedy = "Declare the rate where it is None (unknown): no rate can be assumed."
+    yield "control_hz", found.control_hz, expected.control_hz, remedy
+
+
+def _without_what_is_open(found: Conventions, expected: Conventions) -> Conventions:
+    """`found`, but with the sources and limits of `expected` where that leaves them open."""
+    open_sources = {each.name for each in expected.cameras if each.source == "unknown"}
+    cameras = tuple(
+        each.model_copy(update={"source": "unknown"}) if each.name in open_sources else each
+        for each in found.cameras
+    )
+    limits = {
+        field: _where_limited(getattr(found.action, field), getattr(expected.action, field))
+        for field in ("low", "high")
+    }
+    action = found.action.model_copy(update=limits)
+    return found.model_copy(update={"cameras": cameras, "action": action})
+
+
+def _where_limited(found: tuple[float, ...], expected: tuple[float, ...]) -> tuple[float, ...]:
+    """The limits found, but infinite where `expected` declares none; as they are if misaligned."""
+    if len(found) != len(expected):
+        return found
+    return tuple(
+        limit if math.isinf(limit) else have for have, limit in zip(found, expected, strict=True)
     )
 
 

@@ -58,6 +58,7 @@ class EpisodeWriter:
         self._quality = jpeg_quality
         self._overwrite = overwrite
         self._source = source
+        self._control_hz = conventions.known_control_hz("write demonstrations")
         self._num_begun = 0
         self._num_steps = 0
         self._partial = self.path.with_name(
@@ -160,7 +161,7 @@ class EpisodeWriter:
     def _write(self, group: h5py.Group, episode: NewEpisode) -> None:
         group.attrs[native.NUM_SAMPLES_ATTRIBUTE] = episode.num_steps
         group.attrs[native.INSTRUCTION_ATTRIBUTE] = episode.instruction
-        group.attrs[native.FPS_ATTRIBUTE] = self.conventions.control_hz
+        group.attrs[native.FPS_ATTRIBUTE] = self._control_hz
         group.attrs[native.SOURCE_ATTRIBUTE] = self._source
         group.attrs[native.EXTRA_ATTRIBUTE] = json.dumps(episode.attributes)
         if episode.success is not None:

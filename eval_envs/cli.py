@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import eval_envs
+from data_tools.conventions import Conventions
 from data_tools.errors import UserError, describe
 from eval_envs.collect import HasExpert, collect, demonstrate
 from eval_envs.contract import check_env
@@ -40,9 +41,8 @@ def list_environments() -> None:
         declared = env.unwrapped.conventions  # type: ignore[attr-defined]
         has_expert = "yes" if isinstance(env.unwrapped, HasExpert) else "no"
         env.close()
-        _console.print(
-            f"[bold]eval_envs:{env_id}[/bold] at {declared.control_hz:g} Hz, expert: {has_expert}"
-        )
+        rate = declared.known_control_hz("list the environment")
+        _console.print(f"[bold]eval_envs:{env_id}[/bold] at {rate:g} Hz, expert: {has_expert}")
         for name, part in (("state", declared.state), ("action", declared.action)):
             columns = ", ".join(
                 f"{column} ({unit})" for column, unit in zip(part.names, part.units, strict=True)
@@ -123,7 +123,8 @@ def play(
         )
         side_by_side = np.concatenate(list(demonstration.images.values()), axis=2)
         frames += list(side_by_side.repeat(4, axis=1).repeat(4, axis=2))
-    rate = env.unwrapped.conventions.control_hz  # type: ignore[attr-defined]
+    declared: Conventions = env.unwrapped.conventions  # type: ignore[attr-defined]
+    rate = declared.known_control_hz("film it")
     env.close()
     out.write_bytes(encode_mp4(frames, rate))
     _console.print(f"{out}: {len(frames)} frames")

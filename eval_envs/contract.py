@@ -221,6 +221,10 @@ def _declaration_faults(env: gymnasium.Env[Any, Any]) -> Iterator[str]:
     if not isinstance(conventions, Conventions):
         remedy = "Declare cameras, state and actions in a data_tools.conventions.Conventions."
         yield describe("env.unwrapped.conventions", repr(conventions), "a Conventions", remedy)
+    elif conventions.control_hz is None:
+        remedy = "Declare at how many steps per second the environment is controlled."
+        where = "env.unwrapped.conventions.control_hz"
+        yield describe(where, "unknown (null)", "control steps per second", remedy)
     steps = getattr(env.unwrapped, "max_episode_steps", None)
     if not isinstance(steps, int) or steps < 1:
         remedy = "Declare after how many control steps an episode is truncated."

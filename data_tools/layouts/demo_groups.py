@@ -196,7 +196,8 @@ class _EpisodeWalk:
             found = f"num_samples {declared} and {num_steps} actions"
             remedy = "Correct the attribute or record it again."
             self._fault(self.where, found, "the same number", remedy)
-        fps, control_hz = self.group.attrs.get(native.FPS_ATTRIBUTE), self.conventions.control_hz
+        fps = self.group.attrs.get(native.FPS_ATTRIBUTE)
+        control_hz = self.conventions.known_control_hz("read demonstrations")
         if fps is not None and not (isinstance(fps, Real) and np.isclose(float(fps), control_hz)):
             found = f"fps {fps}, and control_hz {control_hz} in the conventions"
             self._fault(self.where, found, "the same rate", "Correct the one that is wrong.")

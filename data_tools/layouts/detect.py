@@ -127,7 +127,7 @@ def _from_attributes(root: h5py.Group, path: Path) -> Detected:
         conventions = Conventions.model_validate_json(root.attrs[native.CONVENTIONS_ATTRIBUTE])
     except ValidationError as error:
         raise UserError(_validation_faults(where, error)) from error
-    _require_known_orientation(where, conventions)
+    _require_known(where, conventions)
     attributes = f"{native.SCHEMA_ATTRIBUTE} and {native.CONVENTIONS_ATTRIBUTE}"
     evidence = f"{root.name} has the attributes {attributes}"
     return Detected(NATIVE_LAYOUT, conventions, evidence)
@@ -142,7 +142,7 @@ def _from_sidecar(path: Path) -> Detected:
         found = f"no readable YAML ({' '.join(str(error).split())})"
         raise UserError(describe(str(path), found, "a mapping", "Mend the file.")) from error
     conventions = Conventions(**{name: getattr(sidecar, name) for name in Conventions.model_fields})
-    _require_known_orientation(str(path), conventions)
+    _require_known(str(path), conventions)
     unknown = [name for name in sidecar.layout.images if name not in conventions.camera_names]
     if unknown:
         expected = f"only the declared cameras {list(conventions.camera_names)}"
@@ -154,7 +154,8 @@ def _from_sidecar(path: Path) -> Detected:
     return Detected(sidecar.layout, conventions, f"{path} declares it")
 
 
-def _require_known_orientation(where: str, conventions: Conventions) -> None:
+def _require_known(where: str, conventions: Conventions) -> None:
+    """UserError for what data must declare and a policy need not."""
     faults = [
         describe(
             f"{where}, camera {camera.name!r}",
@@ -165,6 +166,10 @@ def _require_known_orientation(where: str, conventions: Conventions) -> None:
         for camera in conventions.cameras
         if camera.orientation == "unknown"
     ]
+    if conventions.control_hz is None:
+        remedy = "Declare at which rate the robot was controlled."
+        where, found = f"{where}, control_hz", "unknown (null)"
+        faults.append(describe(where, found, "control steps per second", remedy))
     raise_faults(faults)
 
 

@@ -102,6 +102,7 @@ def require_agreement(policy: ChunkPolicy, env: Environment, env_id: str) -> Non
             policy.conventions,
             found_name=f"environment {env_id}",
             expected_name="the policy",
+            may_leave_open=True,
         )
     )
 

@@ -9,6 +9,7 @@ from contextlib import closing
 import numpy as np
 import numpy.typing as npt
 
+from data_tools.conventions import Conventions
 from data_tools.episode import Observation
 from eval_envs.contract import to_observation
 from eval_envs.making import Environment, make_env
@@ -47,7 +48,8 @@ def film(result: EvaluationResult, num_each: int = 3) -> list[Video]:
 
 
 def _film_one(env: Environment, result: EvaluationResult, index: int) -> Video:
-    rate: float = env.unwrapped.conventions.control_hz  # type: ignore[attr-defined]
+    conventions: Conventions = env.unwrapped.conventions  # type: ignore[attr-defined]
+    rate = conventions.known_control_hz("film an episode")
     episode = result.episodes[index]
     raw, info = env.reset(seed=episode.seed)
     frames, success = [side_by_side(to_observation(raw))], bool(info["is_success"])
