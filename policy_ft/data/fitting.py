@@ -1,17 +1,18 @@
 """Transforms fitted to the training episodes: statistics of what the model will see."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from data_tools.columns import map_columns, map_faults
 from data_tools.episode import Dataset
-from data_tools.stats import NormalizationStats, exact_stats
+from data_tools.stats import NormalizationStats, exact_stats, side_by_side
 from policy_ft.config.transforms import TransformsConfig
+from policy_ft.errors import raise_faults
 from policy_ft.transforms import ModelShape, Statistics, Transforms, delta_pairs, restricted
 
-Rows = npt.NDArray[Any]
+Rows = npt.NDArray[np.float64]
 
 
 def fit_transforms(
@@ -26,10 +27,10 @@ def fit_transforms(
 
     States and most actions count every recorded step once. A delta action counts every step of
     every chunk, relative to the state at the chunk's start, because that is what the model is asked
-    for. No image is read.
+    for. Mapped columns count as the model sees them. No image is read.
 
     Args:
-        config: which cameras, normalization and delta actions.
+        config: which cameras, column maps, normalization and delta actions.
         episodes: all demonstrations.
         indices: the training split.
         shape: of the model.
@@ -38,10 +39,17 @@ def fit_transforms(
     Raises:
         UserError: the parts do not fit one another; all faults at once.
     """
-    conventions = restricted(episodes.conventions, config.cameras, "the data's conventions")
+    conventions = restricted(episodes.conventions, config.camera_names, "the data's conventions")
+    state_names, action_names = conventions.state.names, conventions.action.names
+    raise_faults(
+        [
+            *map_faults("transforms.state_maps", config.state_maps, state_names),
+            *map_faults("transforms.action_maps", config.action_maps, action_names),
+        ]
+    )
     chosen = [episodes[index] for index in indices]
-    states = [episode.state() for episode in chosen]
-    actions = [episode.actions() for episode in chosen]
+    states = [map_columns(each.state(), config.state_maps, state_names) for each in chosen]
+    actions = [map_columns(each.actions(), config.action_maps, action_names) for each in chosen]
     return Transforms(
         config=config,
         conventions=conventions,
@@ -71,21 +79,12 @@ def _action_stats(
         else:
             values = [action[:, column] for action in actions]
         columns.append(exact_stats(np.concatenate(values)[:, None]))
-    return _side_by_side(columns)
+    return side_by_side(columns)
 
 
 def _relative_to_start(targets: Rows, state: Rows, horizon: int) -> Rows:
     """float[n]: targets[t + i] - state[t] for every start t and every recorded step i."""
     steps = np.arange(len(targets))[:, None] + np.arange(horizon)
     recorded = steps < len(targets)
-    chunks = targets[np.minimum(steps, len(targets) - 1)].astype(np.float64)
+    chunks = targets[np.minimum(steps, len(targets) - 1)]
     return (chunks - state[:, None])[recorded]
-
-
-def _side_by_side(columns: Sequence[NormalizationStats]) -> NormalizationStats:
-    """The statistics of all columns; num_frames is that of the column with the fewest values."""
-    joined: dict[str, Any] = {
-        name: tuple(value for column in columns for value in getattr(column, name))
-        for name in ("mean", "std", "min", "max", "q01", "q99")
-    }
-    return NormalizationStats(**joined, num_frames=min(column.num_frames for column in columns))

@@ -56,7 +56,7 @@ class WindowDataset:
         """
         place, step = self._place(sample_id)
         episode = self.episodes[int(self.indices[place])]
-        observation = episode.observation(step, self.transforms.config.cameras)
+        observation = episode.observation(step, self.transforms.config.camera_names)
         actions = episode.actions()[step : step + self.transforms.shape.action_horizon]
         sample = self.transforms.encode(observation, actions, where=f"{episode.name}, step {step}")
         return {**sample, "sample_id": np.array(sample_id, dtype=np.int64)}

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data_tools.actions import Normalization, ScaleRule, center_and_scale
+from data_tools.columns import map_faults
 from data_tools.conventions import CameraSpec, Conventions
 from data_tools.finite import nonfinite_faults
 from data_tools.stats import NormalizationStats
 from policy_ft.config.transforms import TransformsConfig
-from policy_ft.errors import describe, nearest
+from policy_ft.errors import UserError, describe, nearest
 from policy_ft.transforms.records import ModelShape, Statistics
 
 Array = npt.NDArray[Any]
@@ -75,12 +77,16 @@ def part_faults(
     config: TransformsConfig, conventions: Conventions, shape: ModelShape, statistics: Statistics
 ) -> list[str]:
     """Every way in which the parts of a Transforms do not fit one another."""
+    states, actions = conventions.state.names, conventions.action.names
+    own, rule = statistics, config.scale_rule
     return [
         *_camera_faults(config, conventions, shape),
-        *_width_faults("state", len(conventions.state.names), shape.state_dim, statistics.state),
-        *_width_faults(
-            "action", len(conventions.action.names), shape.action_dim, statistics.actions
-        ),
+        *_width_faults("state", len(states), shape.state_dim, own.state),
+        *_width_faults("action", len(actions), shape.action_dim, own.actions),
+        *_statistics_faults("state", own.state, config.state_normalization, rule),
+        *_statistics_faults("action", own.actions, config.action_normalization, rule),
+        *map_faults("transforms.state_maps", config.state_maps, states),
+        *map_faults("transforms.action_maps", config.action_maps, actions),
         *delta_faults(config, conventions),
     ]
 
@@ -92,8 +98,9 @@ def _camera_faults(
         found, expected = f"{list(config.cameras)}", f"at most {shape.num_cameras} (num_cameras)"
         remedy = "Remove a camera, or raise num_cameras of a new model."
         yield describe("transforms.cameras", found, expected, remedy)
-    if conventions.camera_names != config.cameras:
-        found, expected = f"the cameras {list(conventions.camera_names)}", f"{list(config.cameras)}"
+    if conventions.camera_names != config.camera_names:
+        found = f"the cameras {list(conventions.camera_names)}"
+        expected = f"{list(config.camera_names)}"
         remedy = "Take conventions.json and transforms.json from the same checkpoint."
         yield describe("conventions", found, f"{expected}, as in transforms.cameras", remedy)
     size = (shape.image_height, shape.image_width)
@@ -115,10 +122,21 @@ def _width_faults(part: str, own: int, model: int, stats: NormalizationStats) ->
         yield describe(
             f"model.{part}_dim", str(model), f"at least the robot's {own} columns", remedy
         )
-    if len(stats.mean) != own:
-        found, expected = f"{len(stats.mean)} columns", f"{own}, as in the conventions"
+    if stats.dim != own:
+        found, expected = f"{stats.dim} columns", f"{own}, as in the conventions"
         remedy = "Compute the statistics again from this robot's data (statistics: data)."
         yield describe(f"normalization_stats, {part}", found, expected, remedy)
+
+
+def _statistics_faults(
+    part: str, stats: NormalizationStats, kind: Normalization, rule: ScaleRule
+) -> list[str]:
+    """Statistics that this normalization needs and the source lacks, or divisors of zero."""
+    try:
+        center_and_scale(stats, kind, rule)
+    except UserError as error:
+        return [f"transforms.{part}_normalization {kind}: {fault}" for fault in error.faults]
+    return []
 
 
 def delta_faults(config: TransformsConfig, conventions: Conventions) -> Iterator[str]:
@@ -134,6 +152,6 @@ def delta_faults(config: TransformsConfig, conventions: Conventions) -> Iterator
                 remedy += f"; {hint}" if hint else "."
                 yield describe(where, found, f"one of {list(names)}", remedy)
         reference = dict(zip(action.names, action.references, strict=True)).get(name, "absolute")
-        if reference != "absolute":
+        if reference not in ("absolute", "unknown") and not config.double_delta:
             remedy = "Remove it: making it relative once more would train wrong targets."
             yield describe(where, f"a column declared {reference!r}", "an absolute one", remedy)

@@ -11,6 +11,7 @@ from policy_ft.config.base import PositiveInt, Settings
 from policy_ft.config.model import ModelConfig
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.errors import UserError, dotted, raise_faults, read_json, validation_faults
+from policy_ft.tokenization import TOKENIZER_FILE
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -39,9 +40,10 @@ class Statistics(Settings):
         description="Dataset.fingerprint of the data the training episodes come from, for "
         "comparison."
     )
-    state: NormalizationStats = Field(description="Of every state column.")
+    state: NormalizationStats = Field(description="Of every state column, mapped.")
     actions: NormalizationStats = Field(
-        description="Of every action column as the model sees it: delta columns after subtraction."
+        description="Of every action column as the model sees it: mapped, delta columns after "
+        "subtraction."
     )
 
 
@@ -57,7 +59,6 @@ FILES: dict[str, type[BaseModel]] = {
     "normalization_stats.json": Statistics,
     "conventions.json": Conventions,
 }
-TOKENIZER_FILE = "tokenizer.json"
 
 
 def write_record(path: Path, record: BaseModel) -> None:

@@ -7,23 +7,23 @@ that a frame is treated alike wherever it comes from. `encode` is plain numpy fo
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from data_tools.actions import normalize, to_absolute, to_delta, unnormalize
+from data_tools.columns import map_columns, unmap_columns
 from data_tools.conventions import Conventions
 from data_tools.episode import Observation
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.errors import UserError, describe, nearest, raise_faults
 from policy_ft.models.inputs import ModelInput, trimmed_prompt_length
-from policy_ft.tokenization import tokenize
+from policy_ft.tokenization import TOKENIZER_FILE
 from policy_ft.transforms.checks import (
     action_faults,
     delta_faults,
@@ -31,9 +31,14 @@ from policy_ft.transforms.checks import (
     part_faults,
     state_faults,
 )
-from policy_ft.transforms.images import resize_center_pad
+from policy_ft.transforms.images import resize_center_pad, to_model_images
+from policy_ft.transforms.prompts import (
+    instruction_faults,
+    prompt_ids,
+    tokenizer_faults,
+    vocabulary_size,
+)
 from policy_ft.transforms.records import (
-    TOKENIZER_FILE,
     ModelShape,
     SavedTransforms,
     Statistics,
@@ -52,10 +57,10 @@ class Transforms:
     chunk, a action column; S and A are the robot's own columns, s and a the model's, zero-padded.
 
     Attributes:
-        config: which cameras, resizing, normalization and prompt.
+        config: which cameras, resizing, column maps, normalization and prompt.
         conventions: what the robot declares, with the cameras of the config and no others.
         shape: the model's sizes.
-        statistics: of states, and of actions as the model sees them.
+        statistics: of states and actions as the model sees them: mapped, deltas subtracted.
         tokenizer_json: the tokenizer, as `tokenizers` serializes it.
 
     Raises:
@@ -69,13 +74,17 @@ class Transforms:
     tokenizer_json: str
 
     def __post_init__(self) -> None:
-        raise_faults(part_faults(self.config, self.conventions, self.shape, self.statistics))
-        _tokenizer(self.tokenizer_json)
+        raise_faults(
+            [
+                *part_faults(self.config, self.conventions, self.shape, self.statistics),
+                *tokenizer_faults(self.tokenizer_json, self.config.prompt),
+            ]
+        )
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of tokens the tokenizer may produce."""
-        return _tokenizer(self.tokenizer_json).get_vocab_size()
+        """How many embeddings the tokenizer's text may ask for."""
+        return vocabulary_size(self.tokenizer_json)
 
     @cached_property
     def action_dim_mask(self) -> npt.NDArray[np.bool_]:
@@ -99,32 +108,35 @@ class Transforms:
             where: how messages call the observation, e.g. "demos.hdf5:data/demo_3, step 17".
 
         Returns:
-            images uint8[k, y, x, 3] (black in empty slots), image_mask bool[k] (True = a camera is
-            there), prompt_tokens int64[l], prompt_mask bool[l] (True = real token), state
-            float32[s]; with actions also actions float32[h, a] and action_mask bool[h] (True =
-            recorded, carries loss).
+            image_0 uint8[y, x, 3] and so on, named by the slot, for each slot that a camera fills
+            (of the model's size, or as recorded where `encode_batch` resizes), image_mask bool[k]
+            (True = a camera is there), prompt_tokens int64[l], prompt_mask bool[l] (True = real
+            token), state float32[s]; with actions also actions float32[h, a] and action_mask
+            bool[h] (True = recorded, carries loss).
 
         Raises:
             UserError: a camera is missing, extra or misshaped, a width is wrong, a number is not
-                finite, or the instruction is too long; all faults at once.
+                finite, or the instruction is too long or holds special tokens; all faults at once.
         """
         faults = image_faults(observation.images, self.conventions, where)
         faults += state_faults(observation.state, self.conventions, where)
+        faults += instruction_faults(self.tokenizer_json, observation.instruction, where)
         if actions is not None:
             faults += action_faults(actions, self.conventions, self.shape.action_horizon, where)
         raise_faults(faults)
-        images, image_mask = self._encode_images(observation.images)
-        tokens, prompt_mask = self._encode_prompt(observation.instruction, where)
-        state = normalize(observation.state, self.statistics.state, self.config.state_normalization)
+        mapped = self._mapped_state(observation.state)
+        config, statistics = self.config, self.statistics.state
+        state = normalize(mapped, statistics, config.state_normalization, config.scale_rule)
+        tokens, prompt_mask = self._encode_prompt(observation.instruction, state, where)
         sample = {
-            "images": images,
-            "image_mask": image_mask,
+            **self._encode_images(observation.images),
+            "image_mask": np.isin(np.arange(self.shape.num_cameras), list(self._slots)),
             "prompt_tokens": tokens,
             "prompt_mask": prompt_mask,
             "state": _padded(state, self.shape.state_dim),
         }
         if actions is not None:
-            sample["actions"] = self._encode_actions(actions, observation.state)
+            sample["actions"] = self._encode_actions(actions, mapped)
             sample["action_mask"] = np.zeros(self.shape.action_horizon, dtype=bool)
             sample["action_mask"][: len(actions)] = True if action_mask is None else action_mask
         return sample
@@ -133,22 +145,27 @@ class Transforms:
         """The model's input from stacked samples in host memory.
 
         Images become float32 in [-1, 1] on the device, where uint8 arrives at a quarter of the
-        size, and prompts are cut to the longest real one of the batch (in steps of 8 tokens).
+        size; there they are resized, too, where the model's reference resizes floats. Slots that
+        are empty in the whole batch are not sent, and prompts are cut to the longest real one of
+        the batch (in steps of 8 tokens).
 
         Args:
             samples: the arrays of `encode`, stacked; other keys are left alone.
             device: of the model.
         """
+        mask, shape = samples["image_mask"], self.shape
+        slots = [slot for slot in self._slots if bool(mask[:, slot].any())]
+        cameras = [samples[_image_key(slot)].to(device, non_blocking=True) for slot in slots]
         length = trimmed_prompt_length(samples["prompt_mask"])
-        images = samples["images"].to(device, non_blocking=True).permute(0, 1, 4, 2, 3)
         return ModelInput(
-            images=images.to(torch.float32, memory_format=torch.contiguous_format)
-            .div_(127.5)
-            .sub_(1.0),
-            image_mask=samples["image_mask"].to(device, non_blocking=True),
+            images=to_model_images(
+                cameras, shape.image_height, shape.image_width, self.config.resize
+            ),
+            image_mask=mask[:, slots].to(device, non_blocking=True),
             prompt_tokens=samples["prompt_tokens"][:, :length].to(device, non_blocking=True),
             prompt_mask=samples["prompt_mask"][:, :length].to(device, non_blocking=True),
             state=samples["state"].to(device, non_blocking=True),
+            camera_slots=None if len(slots) == shape.num_cameras else tuple(slots),
         )
 
     def decode(self, chunk: Array, observation: Observation) -> npt.NDArray[np.float32]:
@@ -159,49 +176,55 @@ class Transforms:
         a step of float32 at x. Both ways are computed in float64 and rounded once: to the model's
         float32 there, to the robot's here.
         """
-        own = np.asarray(chunk, dtype=np.float64)[:, : len(self.conventions.action.names)]
-        actions = unnormalize(own, self.statistics.actions, self.config.action_normalization)
-        return to_absolute(actions, observation.state, self._delta_pairs).astype(np.float32)
+        config, names = self.config, self.conventions.action.names
+        own = np.asarray(chunk, dtype=np.float64)[:, : len(names)]
+        relative = unnormalize(
+            own, self.statistics.actions, config.action_normalization, config.scale_rule
+        )
+        state = self._mapped_state(observation.state)
+        absolute = to_absolute(relative, state, self._delta_pairs)
+        return unmap_columns(absolute, config.action_maps, names).astype(np.float32)
 
     @cached_property
     def _delta_pairs(self) -> tuple[tuple[int, int], ...]:
         """(action column, state column) of every delta action."""
         return delta_pairs(self.config, self.conventions)
 
-    def _encode_actions(self, actions: Array, state: Array) -> npt.NDArray[np.float32]:
+    @cached_property
+    def _slots(self) -> dict[int, str]:
+        """Slot -> camera, of the slots that a camera fills."""
+        return {slot: name for slot, name in enumerate(self.config.cameras) if name is not None}
+
+    def _mapped_state(self, state: Array) -> npt.NDArray[np.float64]:
+        """float64[S] in the model's space, not yet normalized."""
+        return map_columns(state, self.config.state_maps, self.conventions.state.names)
+
+    def _encode_actions(self, actions: Array, mapped_state: Array) -> npt.NDArray[np.float32]:
+        config = self.config
         # repeats the last action beyond the end
         steps = np.minimum(np.arange(self.shape.action_horizon), len(actions) - 1)
-        chunk = actions[steps]
-        delta = to_delta(chunk, state, self._delta_pairs)
-        normal = normalize(delta, self.statistics.actions, self.config.action_normalization)
+        chunk = map_columns(actions[steps], config.action_maps, self.conventions.action.names)
+        delta = to_delta(chunk, mapped_state, self._delta_pairs)
+        statistics = self.statistics.actions
+        normal = normalize(delta, statistics, config.action_normalization, config.scale_rule)
         return _padded(normal, self.shape.action_dim)
 
-    def _encode_images(self, images: Mapping[str, Array]) -> tuple[Array, Array]:
-        shape = self.shape
-        slots = np.zeros(
-            (shape.num_cameras, shape.image_height, shape.image_width, 3), dtype=np.uint8
-        )
-        for slot, name in enumerate(self.config.cameras):
-            slots[slot] = self._resized(images[name])
-        return slots, np.arange(shape.num_cameras) < len(self.config.cameras)
+    def _encode_images(self, images: Mapping[str, Array]) -> dict[str, Array]:
+        height, width = self.shape.image_height, self.shape.image_width
+        chosen = {_image_key(slot): images[name] for slot, name in self._slots.items()}
+        if self.config.resize != "pil_bilinear_center_pad":
+            return chosen
+        return {key: resize_center_pad(image, height, width) for key, image in chosen.items()}
 
-    def _resized(self, image: Array) -> Array:
-        if self.config.resize == "none":
-            return image
-        return resize_center_pad(image, self.shape.image_height, self.shape.image_width)
-
-    def _encode_prompt(self, instruction: str, where: str) -> tuple[Array, Array]:
-        ids = _token_ids(self.tokenizer_json, prompt_text(instruction, self.config.prompt))
-        longest = self.shape.max_prompt_tokens
+    def _encode_prompt(self, instruction: str, state: Array, where: str) -> tuple[Array, Array]:
+        prompt, longest = self.config.prompt, self.shape.max_prompt_tokens
+        ids = prompt_ids(self.tokenizer_json, instruction, prompt, state, self.shape.state_dim)
         if len(ids) > longest:
-            raise UserError(
-                describe(
-                    f"{where}, instruction",
-                    f"{len(ids)} tokens in {instruction!r}",
-                    f"at most {longest}",
-                    "Shorten the instruction, or raise max_prompt_tokens of a new model.",
-                )
-            )
+            # the references cut the end off, which hides the task, or the state, from the model
+            found = f"{len(ids)} tokens in {instruction!r}, written as for {prompt}"
+            remedy = "Shorten the instruction, or raise max_prompt_tokens of the model."
+            fault = describe(f"{where}, instruction", found, f"at most {longest}", remedy)
+            raise UserError(fault)
         tokens = np.zeros(longest, dtype=np.int64)
         tokens[: len(ids)] = ids
         return tokens, np.arange(longest) < len(ids)
@@ -226,15 +249,6 @@ class Transforms:
             statistics=records["normalization_stats.json"],
             tokenizer_json=records[TOKENIZER_FILE],
         )
-
-
-def prompt_text(instruction: str, prompt: Literal["plain", "cased"]) -> str:
-    """The text that is tokenized: white space made single and, for "plain", lower case.
-
-    "  Pick up  the RED cube " becomes "pick up the red cube".
-    """
-    text = " ".join(instruction.split())
-    return text.lower() if prompt == "plain" else text
 
 
 def stacked(samples: Sequence[Mapping[str, Array]]) -> dict[str, Tensor]:
@@ -281,19 +295,6 @@ def _padded(values: Array, width: int) -> npt.NDArray[np.float32]:
     return padded
 
 
-@lru_cache(maxsize=8)
-def _tokenizer(tokenizer_json: str) -> Tokenizer:
-    try:
-        return Tokenizer.from_str(tokenizer_json)
-    except Exception as error:  # the library raises bare Exception
-        found = f"text that is no tokenizer ({error})"
-        raise UserError(
-            describe(
-                "tokenizer.json", found, "a tokenizer of the tokenizers library", "Copy it again."
-            )
-        ) from None
-
-
-@lru_cache(maxsize=4096)
-def _token_ids(tokenizer_json: str, text: str) -> tuple[int, ...]:
-    return tuple(tokenize(_tokenizer(tokenizer_json), text))
+def _image_key(slot: int) -> str:
+    """The name under which a sample holds the image of a slot."""
+    return f"image_{slot}"

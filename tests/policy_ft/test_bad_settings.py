@@ -19,7 +19,7 @@ evaluation: {replan_steps: 4, every: 50}
 """
 NEW_POLICY = """{kind: new, tokenizer: {train: 300}, transforms: {cameras: [front, wrist]},
   model: {image_height: 64, image_width: 64, num_cameras: 1, max_prompt_tokens: 16, state_dim: 4,
-    action_dim: 4, action_horizon: 3, vision: {tower: resnetv2_18, feature_level: 3},
+    action_dim: 4, action_horizon: 3, vision: {kind: timm, tower: resnetv2_18, feature_level: 3},
     language: {family: llama, vocab_size: 300, width: 32, depth: 2, mlp_width: 64,
                num_heads: 4, num_kv_heads: 4, head_dim: 8},
     expert: {width: 32, mlp_width: 64}}}"""

@@ -13,7 +13,8 @@ from policy_ft.config.loader import (
     resolved_with_origin,
     validate_config,
 )
-from policy_ft.config.run import EmaConfig, NewPolicy, RunConfig, TrainedTokenizer
+from policy_ft.config.policy import NewPolicy, TrainedTokenizer
+from policy_ft.config.run import EmaConfig, RunConfig
 from policy_ft.errors import UserError
 
 RUN = """\
@@ -30,7 +31,7 @@ policy:
     state_dim: 4
     action_dim: 4
     action_horizon: 8
-    vision: {tower: resnetv2_18, feature_level: 3}
+    vision: {kind: timm, tower: resnetv2_18, feature_level: 3}
     language: {family: llama, vocab_size: 300, width: 32, depth: 2, mlp_width: 64,
                num_heads: 4, num_kv_heads: 4, head_dim: 8}
     expert: {width: 32, mlp_width: 64}

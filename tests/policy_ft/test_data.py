@@ -62,8 +62,8 @@ def test_a_window_holds_the_observation_at_t_and_the_actions_from_t_on(fitted, e
     sample = windows[3 + 2]  # step 2 of the episode with 9 steps
     episode = episodes[2]
     np.testing.assert_array_equal(sample["actions"][:, :3], episode.actions()[2:6])
-    np.testing.assert_array_equal(sample["images"][0], episode.image("front", 2))
-    np.testing.assert_array_equal(sample["images"][1], episode.image("wrist", 2))
+    np.testing.assert_array_equal(sample["image_0"], episode.image("front", 2))
+    np.testing.assert_array_equal(sample["image_1"], episode.image("wrist", 2))
     assert sample["action_mask"].all()
     assert sample["sample_id"] == 5
 
@@ -141,7 +141,8 @@ def test_batches_hold_what_training_reads(windows):
     ((batch,),) = steps_of(windows, 0, 1, batch_size=4)
     shapes = {name: (tuple(v.shape), v.dtype) for name, v in batch.items()}
     assert shapes == {
-        "images": ((4, 3, 32, 32, 3), torch.uint8),
+        "image_0": ((4, 32, 32, 3), torch.uint8),
+        "image_1": ((4, 32, 32, 3), torch.uint8),
         "image_mask": ((4, 3), torch.bool),
         "prompt_tokens": ((4, 16), torch.int64),
         "prompt_mask": ((4, 16), torch.bool),

@@ -117,12 +117,13 @@ def test_images_reach_the_model_as_rgb_rows_and_columns_in_minus_one_to_one(fitt
     red[4, 7] = (255, 51, 0)
     sample = fitted().encode(replace(observation, images={**observation.images, "wrist": red}))
     inputs = fitted().encode_batch(stacked([sample]), "cpu")
-    assert inputs.images.shape == (1, 3, 3, 32, 32)
+    assert inputs.images.shape == (1, 2, 3, 32, 32)  # the empty third slot is not sent
+    assert inputs.camera_slots == (0, 1)
     # 255 / 127.5 - 1 = 1, 51 / 127.5 - 1 = -0.6, 0 is -1
     torch.testing.assert_close(inputs.images[0, 1, :, 4, 7], torch.tensor([1.0, -0.6, -1.0]))
     assert inputs.images.is_contiguous()
-    assert inputs.image_mask.tolist() == [[True, True, False]]
-    assert (inputs.images[0, 2] == -1).all()  # the empty slot is black
+    assert inputs.image_mask.tolist() == [[True, True]]
+    assert sample["image_mask"].tolist() == [True, True, False]
 
 
 def test_padding_is_zero_and_masked(fitted):
@@ -226,7 +227,7 @@ def test_cameras_of_another_size_are_resized_when_the_settings_say_so(fitted):
     transforms = replace(transforms, conventions=conventions)
     observation = observation_of(np.random.default_rng(0))
     images = {name: np.full((48, 64, 3), 9, np.uint8) for name in ("front", "wrist")}
-    slot = transforms.encode(replace(observation, images=images))["images"][0]
+    slot = transforms.encode(replace(observation, images=images))["image_0"]
     assert (slot[:4] == 0).all()
     assert (slot[4:28] == 9).all()
     assert (slot[28:] == 0).all()
