@@ -2,36 +2,42 @@
 
 import json
 import platform
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from policy_ft.checkpoints.atomic import atomic_directory
-from policy_ft.checkpoints.weights import (
-    read_weights,
-    stored_weights_hash,
-    weights_hash,
-    write_weights,
+from policy_ft.checkpoints.model import read_model
+from policy_ft.checkpoints.tensor_files import (
+    INDEX_SUFFIX,
+    MAX_SHARD_BYTES,
+    TensorFiles,
+    copy_tensors,
+    tensor_files,
 )
+from policy_ft.checkpoints.weights import weights_hash, write_weights
 from policy_ft.config.model import ModelConfig
+from policy_ft.config.resize import ModelResize
 from policy_ft.errors import UserError, describe, raise_faults, read_json
-from policy_ft.models.build import build_model
-from policy_ft.models.vla import VLAModel
-from policy_ft.policy import Policy
+from policy_ft.policy import Policy, SourceRecord
+from policy_ft.tokenization import TOKENIZER_FILE
 from policy_ft.transforms import Transforms
-from policy_ft.transforms.records import FILES, TOKENIZER_FILE, read_record, write_record
+from policy_ft.transforms.records import FILES, read_record, write_record
 
-__all__ = ["load_policy", "save_policy", "weights_hash", "write_policy"]
+__all__ = ["load_native", "save_policy", "weight_files", "weights_hash", "write_policy"]
 
 FORMAT = "policy_ft/1"
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 PROVENANCE_FILE = "provenance.json"
-NEEDED_FILES = (WEIGHTS_FILE, MODEL_FILE, PROVENANCE_FILE, *FILES, TOKENIZER_FILE)
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SOURCE_FILE = "source.json"
+UNUSED_FILE = "unused_tensors.safetensors"
+LOAD_REPORT_FILE = "load_report.json"
+NEEDED_FILES = (MODEL_FILE, PROVENANCE_FILE, *FILES, TOKENIZER_FILE)
 
 
 def save_policy(
@@ -39,6 +45,7 @@ def save_policy(
     directory: str | Path,
     weights: dict[str, Tensor] | None = None,
     card: str = "",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Write a checkpoint directory, complete or not at all.
 
@@ -47,66 +54,132 @@ def save_policy(
         directory: must not hold files yet.
         weights: parameter name -> tensor to save in place of the model's own, e.g. averages.
         card: text of README.md; no such file when empty.
+        max_shard_bytes: weights that are larger go to several files and an index.
 
     Raises:
-        UserError: the directory holds files.
+        UserError: the directory holds files, or a file that holds unused tensors of the policy is
+            gone.
     """
     with atomic_directory(Path(directory)) as unfinished:
-        write_policy(policy, unfinished, weights, card)
+        write_policy(policy, unfinished, weights, card, max_shard_bytes)
 
 
 def write_policy(
-    policy: Policy, directory: Path, weights: dict[str, Tensor] | None = None, card: str = ""
+    policy: Policy,
+    directory: Path,
+    weights: dict[str, Tensor] | None = None,
+    card: str = "",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Write the files of a checkpoint into an existing directory; for use in atomic_directory."""
+    digest = write_weights(
+        directory / WEIGHTS_FILE, policy.model, weights or {}, max_shard_bytes=max_shard_bytes
+    )
+    if policy.unused:
+        copy_tensors(policy.unused, directory / UNUSED_FILE)
+    write_records(policy, directory, digest, card)
+
+
+def write_records(policy: Policy, directory: Path, weights_sha256: str, card: str = "") -> None:
+    """Write all of a checkpoint but its tensors, into an existing directory.
+
+    Args:
+        policy: what is saved.
+        directory: holds the tensors.
+        weights_sha256: weights_hash of the weights there.
+        card: text of README.md; no such file when empty.
+    """
     write_record(directory / MODEL_FILE, policy.config)
     policy.transforms.save(directory)
-    digest = write_weights(directory / WEIGHTS_FILE, policy.model, weights or {})
-    provenance = {**policy.provenance, "format": FORMAT, "weights_sha256": digest, **_versions()}
-    text = json.dumps(provenance, indent=1, sort_keys=True) + "\n"
-    (directory / PROVENANCE_FILE).write_text(text, encoding="utf-8")
+    versions = {**policy.provenance, "format": FORMAT, "weights_sha256": weights_sha256}
+    _write_json(directory / PROVENANCE_FILE, {**versions, **_versions()})
+    if policy.source is not None:
+        write_record(directory / SOURCE_FILE, policy.source)
+    if policy.load_report.loaded:
+        _write_json(directory / LOAD_REPORT_FILE, asdict(policy.load_report))
     if card:
         (directory / "README.md").write_text(card, encoding="utf-8")
 
 
-def load_policy(
+def load_native(
     path: str | Path,
     device: torch.device | str = "cpu",
     dtype: Literal["float32", "bfloat16"] = "float32",
     init_missing: tuple[str, ...] = (),
+    *,
+    resize: ModelResize | None = None,
 ) -> Policy:
     """The policy of a checkpoint directory, in evaluation mode.
 
     Args:
         path: of the directory.
         device: where the weights go.
-        dtype: of the weights in memory, but for the heads, which stay float32; training needs
-            float32.
+        dtype: of the weights in memory, but for VLAModel.float32_names; training needs float32.
         init_missing: patterns of parameter names that may be absent and start at random.
+        resize: other sizes than those it was saved with; new columns start at zero.
 
     Raises:
         UserError: a file is missing or damaged, a tensor is missing, unexpected or misshaped, or
             the parts do not fit one another; names every one of them.
     """
-    directory = Path(path)
-    if dtype not in DTYPES:
-        remedy = "Choose one of these."
-        raise UserError(describe("dtype", repr(dtype), f"one of {list(DTYPES)}", remedy))
-    raise_faults(_directory_faults(directory))
-    config = read_record(directory / MODEL_FILE, ModelConfig)
-    provenance = _read_provenance(directory / PROVENANCE_FILE)
-    transforms = Transforms.load(directory)
-    model = _cast(build_model(config), DTYPES[dtype])
-    report = read_weights([directory / WEIGHTS_FILE], model, init_missing)
+    parts = read_parts(Path(path))
+    config, transforms = parts.config, parts.transforms
+    if resize is not None:
+        config = resize.resized(config)
+        shape = transforms.shape.model_copy(update=resize.asked)
+        transforms = replace(transforms, shape=shape)
+    model, report = read_model(
+        config,
+        weight_files(parts.directory),
+        device=device,
+        dtype=dtype,
+        init_missing=init_missing,
+        resize=resize,
+    )
     if not report.missing:
-        _require_recorded_weights(directory, provenance)
-    policy = Policy(model.eval(), transforms, config, report, provenance)
-    return policy.to(device)
+        _require_recorded_weights(parts.directory, report.weights_sha256, parts.provenance)
+    return Policy(
+        model,
+        transforms,
+        config,
+        report,
+        parts.provenance,
+        source=parts.source,
+        unused=parts.unused,
+    )
 
 
-def _require_recorded_weights(directory: Path, provenance: dict[str, Any]) -> None:
+class Parts(NamedTuple):
+    """What a checkpoint directory holds beside the weights; see Policy."""
+
+    directory: Path
+    config: ModelConfig
+    transforms: Transforms
+    provenance: dict[str, Any]
+    source: SourceRecord | None
+    unused: dict[str, Path]
+
+
+def read_parts(directory: Path) -> Parts:
+    """All of a checkpoint but its weights; UserError for files that are missing or damaged."""
+    raise_faults(_directory_faults(directory))
+    return Parts(
+        directory,
+        read_record(directory / MODEL_FILE, ModelConfig),
+        Transforms.load(directory),
+        _read_provenance(directory / PROVENANCE_FILE),
+        _read_source(directory / SOURCE_FILE),
+        _unused_tensors(directory / UNUSED_FILE),
+    )
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The files that hold the weights of a checkpoint directory."""
+    return tensor_files(directory / WEIGHTS_FILE)
+
+
+def _require_recorded_weights(directory: Path, found: str, provenance: dict[str, Any]) -> None:
     """UserError when the weights are not those the provenance was written with."""
-    found = stored_weights_hash(directory / WEIGHTS_FILE)
     recorded = provenance.get("weights_sha256")
     if found != recorded:
         raise UserError(
@@ -119,17 +192,15 @@ def _require_recorded_weights(directory: Path, provenance: dict[str, Any]) -> No
         )
 
 
-def _cast(model: VLAModel, dtype: torch.dtype) -> VLAModel:
-    """The model in another type, its small heads kept in float32: they hold actions and times.
+def _read_source(path: Path) -> SourceRecord | None:
+    return read_record(path, SourceRecord) if path.is_file() else None
 
-    Source: pi0's dtype policy, `to_bfloat16_for_selected_params` in openpi's PyTorch code.
-    """
-    parameters = dict(model.named_parameters())
-    for group, names in model.groups().items():
-        if not group.startswith("heads."):
-            for name in names:
-                parameters[name].data = parameters[name].data.to(dtype)
-    return model
+
+def _unused_tensors(path: Path) -> dict[str, Path]:
+    if not path.is_file():
+        return {}
+    with TensorFiles([path]) as stored:
+        return dict.fromkeys(stored.headers, path)
 
 
 def _directory_faults(directory: Path) -> list[str]:
@@ -137,6 +208,9 @@ def _directory_faults(directory: Path) -> list[str]:
         remedy = "Correct the path."
         return [describe(str(directory), "no such directory", "a checkpoint directory", remedy)]
     missing = [name for name in NEEDED_FILES if not (directory / name).is_file()]
+    weights = (WEIGHTS_FILE, WEIGHTS_FILE + INDEX_SUFFIX)
+    if not any((directory / name).is_file() for name in weights):
+        missing.insert(0, WEIGHTS_FILE)
     if not missing:
         return []
     below = sorted(str(each.parent) for each in directory.glob(f"**/{MODEL_FILE}"))
@@ -154,6 +228,11 @@ def _read_provenance(path: Path) -> dict[str, Any]:
         remedy = "Read it with the version of policy_ft that wrote it."
         raise UserError(describe(f"{path}, format", repr(found), repr(FORMAT), remedy))
     return dict(provenance)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+    path.write_text(text, encoding="utf-8")
 
 
 def _versions() -> dict[str, str]:

@@ -6,6 +6,7 @@ composed anew from a transformers language model and a timm vision tower on the 
 
 from pathlib import Path
 
+from policy_ft.checkpoints.tensor_files import tensor_files
 from policy_ft.checkpoints.weights import read_weights
 from policy_ft.config.model import DecoderConfig
 from policy_ft.errors import UserError, describe, raise_faults, read_json
@@ -13,8 +14,6 @@ from policy_ft.models.backbones.decoder import Decoder, decoder_config_from_tran
 from policy_ft.models.backbones.timm_tower import TimmTower
 from policy_ft.models.torchvision_guard import ensure_torchvision_imports
 from policy_ft.policy import LoadReport
-
-SHARD_INDEX = "model.safetensors.index.json"
 
 
 def load_language(decoder: Decoder, directory: str | Path) -> LoadReport:
@@ -40,7 +39,7 @@ def load_language(decoder: Decoder, directory: str | Path) -> LoadReport:
         is_cut = parts[0] == "layers" and int(parts[1]) >= depth
         return None if inner == "lm_head.weight" or is_cut else inner
 
-    return read_weights(_shards(directory), decoder, rename=rename)
+    return read_weights(tensor_files(directory / "model.safetensors"), decoder, rename=rename)
 
 
 def load_tower(tower: TimmTower, file: str | Path) -> LoadReport:
@@ -89,16 +88,3 @@ def _size_faults(wanted: DecoderConfig, stored: DecoderConfig, directory: Path) 
             where = f"policy.model.language.{name}"
             faults.append(describe(where, repr(ours), f"{theirs!r}, as in {directory}", remedy))
     return faults
-
-
-def _shards(directory: Path) -> list[Path]:
-    index = directory / SHARD_INDEX
-    if not index.is_file():
-        return [directory / "model.safetensors"]
-    names = sorted(set(read_json(index)["weight_map"].values()))
-    outside = [name for name in names if Path(name).name != name]
-    if outside:
-        remedy = "Download the checkpoint again."
-        expected = "names of files in the same directory"
-        raise UserError(describe(str(index), f"the shards {outside}", expected, remedy))
-    return [directory / name for name in names]

@@ -1,31 +1,37 @@
-"""Tensors in safetensors files: strict reading, and a hash of all weights."""
+"""Weights between files and models: strict reading in one pass, writing, and a hash of them all."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from policy_ft.checkpoints.matching import StoredTensor, match_tensors, own_tensors
-from policy_ft.errors import UserError, describe
+from policy_ft.checkpoints.matching import Match, Names, match_tensors, own_tensors
+from policy_ft.checkpoints.tensor_files import MAX_SHARD_BYTES, TensorFiles, write_tensors
+from policy_ft.config.resize import ModelResize
+from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.policy import LoadReport
 
-GIT_LFS_HEAD = b"version https://git-lfs"
+PIECE = 2**20
+"""Elements that are checked at a time: few enough to stay in the processor's cache."""
 
 
-def write_weights(path: Path, model: nn.Module, replaced: Mapping[str, Tensor]) -> str:
+def write_weights(
+    path: Path,
+    model: nn.Module,
+    replaced: Mapping[str, Tensor],
+    max_shard_bytes: int | None = MAX_SHARD_BYTES,
+) -> str:
     """Write all weights of a model, some replaced by others; returns their weights_hash.
 
     Args:
-        path: of the file.
+        path: of the file, or of what `write_tensors` names shards after.
         model: whose parameters and saved buffers are written; tensors that share memory once.
         replaced: name -> tensor to write in place of the model's own, e.g. running averages.
+        max_shard_bytes: as in `write_tensors`.
     """
     tensors = own_tensors(model)
     strangers = sorted(set(replaced) - set(model.state_dict()))
@@ -33,11 +39,8 @@ def write_weights(path: Path, model: nn.Module, replaced: Mapping[str, Tensor]) 
         raise ValueError(
             f"weights {strangers} are not the model's; it has e.g. {list(tensors)[:3]}"
         )
-    written = {
-        name: replaced.get(name, tensor).detach().cpu().contiguous()
-        for name, tensor in tensors.items()
-    }
-    save_file(written, path)
+    written = {name: replaced.get(name, tensor) for name, tensor in tensors.items()}
+    write_tensors(path, written, max_shard_bytes)
     return weights_hash(written)
 
 
@@ -46,61 +49,41 @@ def read_weights(
     model: nn.Module,
     init_missing: Sequence[str] = (),
     rename: Callable[[str], str | None] = str,
+    *,
+    stored_name: Callable[[str], str] = str,
+    resize: ModelResize | None = None,
 ) -> LoadReport:
-    """Fill a model from files, cast to the model's types.
+    """Fill a model from files, cast to the model's types, in one pass over the files.
+
+    Each tensor goes from the mapped file into the model's memory; nothing else of its size is made.
 
     Args:
         files: safetensors files that hold the tensors between them.
-        model: in host memory; left untouched when names, shapes or types do not match.
+        model: left untouched when names, shapes or types do not match.
         init_missing: patterns of names that keep the model's random weights when the files lack
             them.
         rename: name in the files -> name in the model, or None for a tensor that is known to be of
-            no use here; such tensors are listed as dropped.
+            no use here; such tensors are listed as dropped. Two names in the files may be one
+            tensor of the model if they hold the same bits; the second is listed as tied.
+        stored_name: name in the model -> name in the files, the inverse of rename, for messages.
+        resize: the sizes that the model has by request, and the files need not have.
 
     Raises:
         UserError: no such file, a damaged file, or tensors that do not match, all of them; or the
             first tensor with values that are not finite.
     """
-    origin: dict[str, tuple[Any, str]] = {}
-    dropped: list[str] = []
-    with ExitStack() as stack:
-        for path in files:
-            file = _open_weights(path, stack)
-            for name in file.keys():  # noqa: SIM118 - a safetensors file is not a mapping
-                target = rename(name)
-                if target is None:
-                    dropped.append(name)
-                else:
-                    origin[target] = (file, name)
-        stored = {target: _stored(file.get_slice(name)) for target, (file, name) in origin.items()}
-        match = match_tensors(stored, model, init_missing, files[0])
-        tensors = own_tensors(model)
-        with torch.no_grad():
-            for name, source in match.sources.items():
-                file, original = origin[source]
-                tensors[name].copy_(_finite(file.get_tensor(original), f"{files[0]}, {original}"))
-    return replace(match.report, dropped=tuple(dropped))
-
-
-def _finite(tensor: Tensor, where: str) -> Tensor:
-    """The tensor; UserError when it holds values that no training leaves behind unnoticed."""
-    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-        count = int((~tensor.isfinite()).sum())
-        found = f"{count} of {tensor.numel()} values that are not finite"
-        remedy = "Use an earlier checkpoint, or copy this one again."
-        raise UserError(describe(where, found, "finite weights", remedy))
-    return tensor
-
-
-def _open_weights(path: Path, stack: ExitStack) -> Any:
-    _check_is_weights(path)
-    try:
-        return stack.enter_context(safe_open(path, framework="pt"))
-    except SafetensorError as error:
-        found = f"a damaged file of {path.stat().st_size} bytes ({error})"
-        raise UserError(
-            describe(str(path), found, "complete safetensors", "Copy or download it again.")
-        ) from None
+    with TensorFiles(files) as stored:
+        match = match_tensors(
+            stored.headers,
+            model,
+            stored.where,
+            init_missing=init_missing,
+            names=Names(rename, stored_name),
+            resize=resize,
+        )
+        _require_equal_twins(stored, match)
+        digest = _fill(own_tensors(model), stored, match)
+    return replace(match.report, weights_sha256=digest)
 
 
 def weights_hash(weights: nn.Module | Mapping[str, Tensor]) -> str:
@@ -110,48 +93,88 @@ def weights_hash(weights: nn.Module | Mapping[str, Tensor]) -> str:
         weights: a model, or its tensors by name; tensors that share memory count once.
     """
     tensors = own_tensors(weights) if isinstance(weights, nn.Module) else weights
-    return _digest((name, tensors[name]) for name in sorted(tensors))
-
-
-def stored_weights_hash(path: Path) -> str:
-    """The weights_hash of a safetensors file's tensors, one of them in memory at a time."""
-    with ExitStack() as stack:
-        file = _open_weights(path, stack)
-        return _digest((name, file.get_tensor(name)) for name in sorted(file.keys()))
-
-
-def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256()
-    for name, each in tensors:
-        tensor = each.detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    for name in sorted(tensors):
+        _feed(digest, name, tensors[name])
     return digest.hexdigest()
 
 
-def _check_is_weights(path: Path) -> None:
-    if not path.is_file():
-        raise UserError(
-            describe(
-                str(path),
-                "no such file",
-                "the weights",
-                "Copy the whole checkpoint directory again.",
-            )
-        )
-    with path.open("rb") as file:
-        head = file.read(len(GIT_LFS_HEAD))
-    if head == GIT_LFS_HEAD:
-        raise UserError(
-            describe(
-                str(path),
-                "a Git LFS pointer",
-                "the weights themselves",
-                "Run `git lfs pull` there.",
-            )
-        )
+def _feed(digest: "hashlib._Hash", name: str, tensor: Tensor) -> None:
+    digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+    digest.update(_bytes(tensor.detach().cpu().contiguous()).numpy().data)
 
 
-def _stored(header: object) -> StoredTensor:
-    shape, kind = header.get_shape(), header.get_dtype()  # type: ignore[attr-defined]
-    return StoredTensor(tuple(shape), is_floating_point=kind.startswith(("F", "BF")))
+def _bytes(tensor: Tensor) -> Tensor:
+    """uint8[n], the memory of a contiguous tensor."""
+    return tensor.reshape(-1).view(torch.uint8)
+
+
+def _fill(tensors: Mapping[str, Tensor], stored: TensorFiles, match: Match) -> str:
+    """Copies every tensor into the model; returns the weights_hash of the stored ones.
+
+    The hash is computed beside the copying, in the order of names, which is very nearly their order
+    in a file. Its thread does not wait for the copies, so where memory is slower than the disk it
+    reads ahead for them.
+    """
+    digest = hashlib.sha256()
+    names = sorted(match.sources)
+    beside = ThreadPoolExecutor(max_workers=1)
+
+    def feed(name: str) -> None:
+        _feed(digest, name, stored.tensor(match.sources[name][0]))
+
+    try:
+        hashed = [beside.submit(feed, name) for name in names]
+        with torch.no_grad():
+            for name in names:
+                source = match.sources[name][0]
+                tensor = stored.tensor(source)
+                _require_finite(tensor, f"{stored.path(source)}, {source}")
+                _copy(tensors[name], tensor)
+        for each in hashed:
+            each.result()
+    finally:
+        beside.shutdown(cancel_futures=True)
+    return digest.hexdigest()
+
+
+def _copy(target: Tensor, stored: Tensor) -> None:
+    """Fills the target; where its shape differs, what both have, and zero beyond."""
+    if target.shape != stored.shape:
+        target.zero_()
+        kept = [slice(min(sizes)) for sizes in zip(target.shape, stored.shape, strict=True)]
+        target, stored = target[tuple(kept)], stored[tuple(kept)]
+    target.copy_(stored)
+
+
+def _require_finite(tensor: Tensor, where: str) -> None:
+    """UserError for values that no training leaves behind unnoticed."""
+    if not tensor.is_floating_point():
+        return
+    # a sum is finite only if all it adds are; where a sum overflows, every value is looked at
+    pieces = torch.split(tensor.reshape(-1), PIECE)
+    wide = None if tensor.itemsize > 1 else torch.float32  # torch cannot add 8-bit floats
+    doubtful = [each for each in pieces if not each.sum(dtype=wide).isfinite()]
+    count = sum(int((~each.float().isfinite()).sum()) for each in doubtful)
+    if count:
+        found = f"{count} of {tensor.numel()} values that are not finite"
+        remedy = "Use an earlier checkpoint, or copy this one again."
+        raise UserError(describe(where, found, "finite weights", remedy))
+
+
+def _require_equal_twins(stored: TensorFiles, match: Match) -> None:
+    """UserError where names of one tensor hold different bits."""
+    faults = []
+    for name, (first, *others) in match.sources.items():
+        for other in others:
+            one, two = stored.tensor(first), stored.tensor(other)
+            if one.dtype == two.dtype and torch.equal(_bytes(one), _bytes(two)):
+                continue
+            found = f"other values than in {first}"
+            expected = f"the same, for both are {name} of the model"
+            remedy = (
+                "Remove from the file the one that was not trained; see how the checkpoint was "
+                "saved."
+            )
+            faults.append(describe(f"{stored.path(other)}, {other}", found, expected, remedy))
+    raise_faults(faults)

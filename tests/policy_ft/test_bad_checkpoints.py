@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from policy_ft.checkpoints.atomic import atomic_directory
-from policy_ft.checkpoints.native import load_policy, save_policy
+from policy_ft.checkpoints.load import load_policy
+from policy_ft.checkpoints.native import save_policy
 from policy_ft.errors import UserError
 
 
@@ -110,8 +111,8 @@ BAD_CHECKPOINTS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
         ("shape.action_horizon: found 4; expected 6", "from the same checkpoint"),
     ),
     "missing statistic": (
-        edit_json("normalization_stats.json", lambda c: c["actions"].pop("q01")),
-        ("normalization_stats.json, actions.q01: found no value", "Add 'q01'."),
+        edit_json("normalization_stats.json", lambda c: c["actions"].pop("std")),
+        ("expected std too", "Choose a normalization that needs only these"),
     ),
     "NaN statistic": (
         edit_json(
@@ -169,6 +170,36 @@ def test_every_bad_tensor_is_named_at_once(policy, tmp_path):
     assert len(caught.value.faults) == 4
 
 
+def test_the_weights_of_another_model_are_told_in_a_few_lines(policy, tmp_path):
+    save_policy(policy, tmp_path / "checkpoint")
+    count = len(load_file(tmp_path / "checkpoint/model.safetensors"))
+
+    def replace_all(tensors):
+        for name in list(tensors):
+            tensors[f"other.{name}"] = tensors.pop(name)
+
+    edit_weights(replace_all)(tmp_path / "checkpoint")
+    with pytest.raises(UserError) as caught:
+        load_policy(tmp_path / "checkpoint")
+    missing, unexpected = caught.value.faults
+    assert f"nothing for {count} of the model's {count} tensors" in missing
+    assert "Use a complete checkpoint" in missing
+    assert f"{count} of {count} tensors that the model does not have" in unexpected
+    assert "Use the model.json these weights belong to" in unexpected
+    assert missing.count("did you mean 'other.") == unexpected.count("did you mean '") == 3
+
+
+def test_many_misshaped_tensors_are_one_fault(policy, tmp_path):
+    save_policy(policy, tmp_path / "checkpoint")
+    narrower = policy.config.expert.model_copy(update={"width": 20})
+    edit_json("model.json", lambda c: c.update({"expert": narrower.model_dump()}))(
+        tmp_path / "checkpoint"
+    )
+    with pytest.raises(UserError, match=r"tensors of other shapes, e.g. .*Use the model.json") as e:
+        load_policy(tmp_path / "checkpoint")
+    assert len(e.value.faults) == 1
+
+
 def test_a_pattern_of_init_missing_that_fits_nothing_is_refused(policy, tmp_path):
     save_policy(policy, tmp_path / "checkpoint")
     with pytest.raises(UserError, match=r"'expert\.\*', which fits none of the 0 missing"):
@@ -186,9 +217,10 @@ def test_a_directory_of_checkpoints_is_refused_with_one_of_them(policy, tmp_path
         load_policy(tmp_path / "run")
 
 
-def test_an_unknown_type_of_weights_is_refused(tmp_path):
+def test_an_unknown_type_of_weights_is_refused(policy, tmp_path):
+    save_policy(policy, tmp_path / "checkpoint")
     with pytest.raises(UserError, match=r"dtype: found 'float16'; expected one of .*bfloat16"):
-        load_policy(tmp_path, dtype="float16")
+        load_policy(tmp_path / "checkpoint", dtype="float16")
 
 
 def test_a_checkpoint_is_never_written_over_files(policy, tmp_path):

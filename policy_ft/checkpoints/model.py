@@ -1,0 +1,79 @@
+"""Settings and files -> a model, without the memory and the time of random weights."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from policy_ft.checkpoints.weights import read_weights
+from policy_ft.config.model import ModelConfig, SiglipVisionConfig
+from policy_ft.config.resize import ModelResize
+from policy_ft.errors import UserError, describe
+from policy_ft.models.build import build_model
+from policy_ft.models.vla import VLAModel
+from policy_ft.policy import LoadReport
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def read_model(
+    config: ModelConfig,
+    files: Sequence[Path],
+    *,
+    device: torch.device | str = "cpu",
+    dtype: str = "float32",
+    init_missing: Sequence[str] = (),
+    rename: Callable[[str], str | None] = str,
+    stored_name: Callable[[str], str] = str,
+    resize: ModelResize | None = None,
+) -> tuple[VLAModel, LoadReport]:
+    """A model in evaluation mode whose weights come from files, and what became of each of them.
+
+    Its weights take the memory of their own type once, on the device, and nothing else of their
+    size is made. Two cases cost more, for they start from random weights in float32: init_missing,
+    and towers from timm, which may hold tensors that no file has.
+
+    Args:
+        config: the model's settings, the sizes of `resize` included.
+        files: safetensors files that hold the tensors between them.
+        device: where the weights go.
+        dtype: a name in DTYPES, of all weights but VLAModel.float32_names.
+        init_missing: as in `read_weights`.
+        rename: as in `read_weights`.
+        stored_name: as in `read_weights`.
+        resize: as in `read_weights`.
+
+    Raises:
+        UserError: dtype is another, or whatever `read_weights` refuses.
+    """
+    if dtype not in DTYPES:
+        remedy = "Choose one of these."
+        raise UserError(describe("dtype", repr(dtype), f"one of {list(DTYPES)}", remedy))
+    if isinstance(config.vision, SiglipVisionConfig) and not init_missing:
+        model = _without_values(config, DTYPES[dtype], device)
+    else:
+        model = _cast(build_model(config), DTYPES[dtype]).to(device)
+    report = read_weights(
+        files, model, init_missing, rename, stored_name=stored_name, resize=resize
+    )
+    return model.eval(), report
+
+
+def _without_values(
+    config: ModelConfig, dtype: torch.dtype, device: torch.device | str
+) -> VLAModel:
+    """The model in memory that was never written to: every value is to come from files."""
+    with torch.device("meta"):
+        model = _cast(build_model(config), dtype)
+    unsaved = {name for name, _ in model.named_buffers()} - set(model.state_dict())
+    assert not unsaved, f"no file fills the buffers {unsaved}"
+    return model.to_empty(device=device)
+
+
+def _cast(model: VLAModel, dtype: torch.dtype) -> VLAModel:
+    """The model in another type, but for what stays float32 in every model."""
+    kept = model.float32_names()
+    for name, parameter in model.named_parameters():
+        if name not in kept:
+            parameter.data = parameter.data.to(dtype)
+    return model
