@@ -12,6 +12,9 @@ INSTALLED := $(VENV)/.installed
 # MuJoCo renders without a display. Pixels are part of the shipped checkpoint, so the Mesa packages are the default.
 export MUJOCO_GL ?= egl
 GL_PACKAGES := libegl1 libgl1-mesa-dri libopengl0
+# torch.compile on a CPU (training.compile) writes C++ against Python's headers; one test runs it.
+CXX_PACKAGES := g++ python3.11-dev
+HAS_CXX := command -v g++ > /dev/null && test -e "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h"
 RENDER_ONE := import mujoco; context = mujoco.GLContext(8, 8); context.make_current(); context.free()
 
 # Installs Debian packages as root or with passwordless sudo; otherwise prints the one line to run.
@@ -27,7 +30,7 @@ else \
 fi
 endef
 
-.PHONY: help quickstart setup rendering test check lint format lock clean
+.PHONY: help quickstart setup rendering compiler test check lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +44,7 @@ setup: $(INSTALLED) rendering ## make .venv with pinned dependencies and see tha
 # The tests' models are tiny: more threads only wait for one another.
 test check: export OMP_NUM_THREADS ?= 1
 
-test: setup ## set up, then run every test
+test: setup compiler ## set up, then run every test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: setup lint ## lint and the fast tests
@@ -69,11 +72,14 @@ clean: ## remove .venv, caches and build folders; runs/ and data/ stay
 rendering: $(INSTALLED)
 	@$(BIN)/python -c "$(RENDER_ONE)" 2> /dev/null || { $(call apt_install,$(GL_PACKAGES)); $(BIN)/python -c "$(RENDER_ONE)"; }
 
+compiler: $(INSTALLED)
+	@$(HAS_CXX) || { $(call apt_install,$(CXX_PACKAGES)); $(HAS_CXX); }
+
 $(BIN)/python:
 	@command -v $(PYTHON) > /dev/null || { $(call apt_install,python3.11 python3.11-venv); }
 	@$(PYTHON) -c "import ensurepip" 2> /dev/null || { $(call apt_install,python3.11-venv); }
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev,track]"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev,orbax,track]"
 	touch $@
