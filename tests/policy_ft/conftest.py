@@ -1,6 +1,6 @@
 """Small real things that many tests need: demonstrations, model settings, a whole policy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from data_tools.conventions import ActionSpec, CameraSpec, Conventions, StateSpec
 from data_tools.episode import Dataset
@@ -243,3 +244,21 @@ def make_golden(family: str) -> Golden:
         state=arrays["state"],
     )
     return Golden(config, model.eval(), inputs, arrays)
+
+
+class _Float64Stays(TorchFunctionMode):
+    """Where a model asks for float32 of a float64 tensor, it keeps what it has."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        is_float64 = bool(args) and isinstance(args[0], Tensor) and args[0].dtype == torch.float64
+        narrows = function is Tensor.float or (
+            function is Tensor.to and args[1:] == (torch.float32,)
+        )
+        return args[0] if is_float64 and narrows else function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def float64_stays() -> Iterator[None]:
+    """Models in float64 compute in it throughout: gradients compare to 1e-9, not 1e-6."""
+    with _Float64Stays():
+        yield
