@@ -41,6 +41,27 @@ class ModelInput:
         moved = {name: each.to(device, non_blocking=True) for name, each in tensors.items()}
         return replace(self, **moved)
 
+    def rows(self, index: list[int]) -> Self:
+        """These observations of the batch alone, as if they had been encoded together.
+
+        Camera slots and prompt columns that none of them fills are left out. Reads the masks, and
+        so waits for the device.
+        """
+        filled = self.image_mask[index].any(dim=0).tolist()
+        cameras = [place for place, is_filled in enumerate(filled) if is_filled]
+        slots = self.camera_slots or range(len(filled))
+        prompt_mask = self.prompt_mask[index]
+        length = trimmed_prompt_length(prompt_mask.cpu())
+        return replace(
+            self,
+            images=self.images[index][:, cameras],
+            image_mask=self.image_mask[index][:, cameras],
+            prompt_tokens=self.prompt_tokens[index, :length],
+            prompt_mask=prompt_mask[:, :length],
+            state=self.state[index],
+            camera_slots=tuple(slots[place] for place in cameras),
+        )
+
 
 def trimmed_prompt_length(prompt_mask: Tensor, bucket: int = 8) -> int:
     """Length of the longest real prompt of a batch, rounded up to a multiple of `bucket`.

@@ -6,10 +6,11 @@ Letters: b batch, k noise draw, h action step, a action column.
 import torch
 from torch import Tensor, nn
 
-from policy_ft.models.backbones.backbone import Backbone
+from policy_ft.models.backbones.backbone import Backbone, Feature
 from policy_ft.models.expert import ActionExpert
 from policy_ft.models.flow import integrate, interpolate
 from policy_ft.models.inputs import ModelInput
+from policy_ft.models.prefix import Prefix
 
 
 class VLAModel(nn.Module):
@@ -41,6 +42,7 @@ class VLAModel(nn.Module):
         actions: Tensor,
         noise: Tensor | None = None,
         time: Tensor | None = None,
+        features: Prefix | Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Unreduced losses: the only entry of training, as distributed wrappers hook only forward.
 
@@ -48,10 +50,10 @@ class VLAModel(nn.Module):
             inputs: b observations.
             actions: float32[b, h, a], normalized.
             noise: float32[b, h, a], or [b, k, h, a] for k draws that share the prefix; drawn from
-                torch's generator when
-                not given, which is for experiments only: training passes noise that depends on the
-                    sample's identity.
+                torch's generator when not given, which is for experiments only: training passes
+                noise that depends on the sample's identity.
             time: float32[b] or [b, k]; 1 = noise, 0 = actions. Not given: drawn uniformly.
+            features: of the same inputs, computed before; as Backbone.forward takes them.
 
         Returns:
             {"flow": squared error of the velocity, float32 of noise's shape}.
@@ -64,7 +66,7 @@ class VLAModel(nn.Module):
         )
         draws = noise if noise.ndim == 4 else noise[:, None]
         times = time if time.ndim == 2 else time[:, None]
-        prefix = self.backbone(inputs)
+        prefix = self.backbone(inputs, features)
         noisy = interpolate(actions[:, None], draws, times)
         velocity = self.expert(prefix, inputs.state, noisy, times)
         error = (velocity - (draws - actions[:, None])).square()
@@ -105,6 +107,27 @@ class VLAModel(nn.Module):
         """Names of parameters that the flow loss cannot reach: kept and saved, not optimised."""
         return tuple(f"backbone.{name}" for name in self.backbone.dormant)
 
+    @property
+    def feature_sources(self) -> dict[Feature, tuple[str, ...]]:
+        """Feature -> names of the parameters it depends on: may be cached while none learns."""
+        return {
+            feature: tuple(f"backbone.{name}" for name in names)
+            for feature, names in self.backbone.feature_sources.items()
+        }
+
+    def compile_blocks(self, enabled: bool = True) -> None:
+        """Whether every block runs compiled (torch.compile), which changes results by rounding.
+
+        Block by block, because layers of one class then share a graph, which is quick to make, and
+        the names of the parameters stay as they are.
+        """
+        backbone = self.backbone
+        for block in [*backbone.vision.blocks, *backbone.language.blocks, *self.expert.layers]:
+            if enabled:
+                block.compile()
+            else:
+                block._compiled_call_impl = None  # torch has no public way back
+
     def checkpoint_activations(self, enabled: bool = True) -> None:
         """Whether every block computes its activations again in the backward pass.
 
@@ -121,7 +144,7 @@ class VLAModel(nn.Module):
         Patch and position embeddings, norms, the maps of adaptive norms and the heads, as in pi0
         (openpi, pi0_pytorch.py, to_bfloat16_for_selected_params).
         """
-        parts = ("embeddings.", "image_positions", "norm", "_proj.bias", ".dense.")
+        parts = ("embeddings.", "image_positions", "norm")
         heads = {
             name
             for leaf, names in self.groups().items()

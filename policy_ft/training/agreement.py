@@ -15,6 +15,9 @@ HARMLESS = (
     "data.prefetch",
     "training.steps",
     "training.accumulation_steps",
+    "training.activation_checkpointing",
+    "training.compile",
+    "training.feature_cache_gb",
     "training.num_threads",
     "training.log_every",
     "training.save_every",
@@ -22,8 +25,9 @@ HARMLESS = (
     "training.tensorboard",
     "evaluation",
 )
-HARMLESS_WITHOUT_DROPOUT = ("training.accumulation_steps",)
-"""Dropout is drawn for a micro-batch as a whole, so another division draws other masks."""
+HARMLESS_WITHOUT_DROPOUT = ("training.accumulation_steps", "training.compile")
+"""Dropout is drawn for a micro-batch as a whole, so another division draws other masks, and
+compiled blocks draw from another generator."""
 
 MEASURED_THE_SAME = ("evaluation.num_envs", "evaluation.every")
 

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
+from torch import Tensor
 
 from policy_ft.config.run import TrainingConfig
 from policy_ft.errors import UserError, describe, raise_faults
+from policy_ft.models.vla import VLAModel
 
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
@@ -97,6 +99,42 @@ def numerics(training: TrainingConfig) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(was_deterministic)
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def block_execution(model: VLAModel, training: TrainingConfig) -> Iterator[None]:
+    """Blocks of the model compiled and checkpointed as the run asks for; afterwards neither."""
+    model.checkpoint_activations(training.activation_checkpointing)
+    model.compile_blocks(training.compile)
+    try:
+        yield
+    finally:
+        model.checkpoint_activations(False)
+        model.compile_blocks(False)
+
+
+def require_compiler(training: TrainingConfig, device: torch.device) -> None:
+    """UserError where the run asks for torch.compile and not even x * 2 can be compiled."""
+    if not training.compile:
+        return
+    try:
+        torch.compile(_doubled)(torch.ones(8, device=device))
+    except RuntimeError as error:
+        is_cpu = device.type == "cpu"
+        needed = "a C++ compiler and Python's headers" if is_cpu else "Triton"
+        remedy = "apt-get install g++ python3-dev" if is_cpu else "pip install triton"
+        raise UserError(
+            describe(
+                "training.compile",
+                f"true, where torch.compile fails: {str(error).partition(chr(10))[0]}",
+                f"{needed}, which it uses on the device {device.type}",
+                f"Install them (`{remedy}`), or set training.compile to false.",
+            )
+        ) from error
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return x * 2
 
 
 def seed_dropout(seed: int, train_step: int, rank: int) -> None:

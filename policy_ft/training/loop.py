@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from data_tools.episode import Dataset
 from policy_ft.checkpoints.atomic import write_atomically
-from policy_ft.checkpoints.native import WEIGHTS_FILE
+from policy_ft.checkpoints.native import weight_files
 from policy_ft.checkpoints.weights import read_weights
 from policy_ft.config.loader import dump_config
 from policy_ft.config.run import RunConfig
@@ -21,10 +22,13 @@ from policy_ft.data.split import split_episodes
 from policy_ft.data.windows import WindowDataset
 from policy_ft.policy import Policy
 from policy_ft.training import state as states
+from policy_ft.training.features import build_feature_cache
 from policy_ft.training.hooks import Hook, require_unique_names
 from policy_ft.training.launch import (
     autocast_dtype,
+    block_execution,
     numerics,
+    require_compiler,
     seed_dropout,
     start_accelerator,
 )
@@ -107,11 +111,12 @@ def train(
         if resume and start is None:
             run.display.say(f"{checkpoints}: no checkpoint to resume; starting at step 0")
         accelerator.wait_for_everyone()
-        run.go()
+        with block_execution(policy.model, config.training):
+            run.go()
     last = states.step_directory(checkpoints, run.state.train_step)
     best = run.state.best
     assert best is not None, "the last step is always measured"
-    read_weights([last / WEIGHTS_FILE], policy.model)
+    read_weights(weight_files(last), policy.model)
     policy.model.eval()
     return TrainResult(
         directory=directory,
@@ -140,6 +145,8 @@ class _Run:
         """Every step that is left to do."""
         state, training = self.state, self.config.training
         self.display.console.print(groups_table(self.plan.table()))
+        for line in state.policy.load_report.lines():
+            self.display.say(line)
         if state.train_step >= training.steps and state.is_assessed:
             self.display.say(
                 f"{self.config.output_dir}: all {training.steps} steps are done; nothing to do."
@@ -236,7 +243,10 @@ class _Run:
     def _averaged(self) -> Iterator[None]:
         model, ema = self.state.policy.model, self.state.ema
         model.eval()
-        with ema.swapped() if ema is not None else nullcontext():
+        # rollouts meet many batch sizes, and each would be compiled
+        is_compiled = self.config.training.compile
+        eagerly = torch.compiler.set_stance("force_eager") if is_compiled else nullcontext()
+        with ema.swapped() if ema is not None else nullcontext(), eagerly:
             yield
         self.plan.set_modes(model)
 
@@ -253,6 +263,7 @@ class _Run:
             "grad_norm": fmean(norms),
             "lr": learning_rate(self.state.train_step - 1, self.config.optimizer),
             **clock.lap(self.config.training.batch_size),
+            **({} if self.take_step.features is None else self.take_step.features.lap()),
         }
 
     def _record(self, metrics: MetricsLog | None, kind: str, values: dict[str, float]) -> None:
@@ -285,6 +296,8 @@ def _build(
 ) -> _Run:
     model = policy.model
     plan = plan_groups(model, config.tuning.groups, config.optimizer)
+    features = build_feature_cache(config.training, model, plan)
+    require_compiler(config.training, accelerator.device)
     plan.apply(model)
     model.float()  # the weights the optimizer works on; bfloat16 would lose most small updates
     wrapped = accelerator.prepare(model)
@@ -308,7 +321,13 @@ def _build(
         ),
         plan=plan,
         take_step=TrainStep(
-            accelerator, wrapped, optimizer, windows, config.optimizer.clip_norm, dtype
+            accelerator,
+            wrapped,
+            optimizer,
+            windows.locate,
+            config.optimizer.clip_norm,
+            dtype,
+            features,
         ),
         loader=BatchLoader(
             windows,

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from policy_ft.checkpoints.atomic import atomic_directory, write_atomically
 from policy_ft.checkpoints.matching import own_tensors
-from policy_ft.checkpoints.native import WEIGHTS_FILE, write_policy
+from policy_ft.checkpoints.native import weight_files, write_policy
 from policy_ft.checkpoints.weights import read_weights
 from policy_ft.config.run import RunConfig
 from policy_ft.errors import UserError, describe, raise_faults, read_json
@@ -129,7 +129,7 @@ def restore(state: TrainingState, checkpoint: Path) -> None:
     directory, model = checkpoint / STATE_DIRECTORY, state.policy.model
     saved = read_json(directory / STATE_FILE)
     _require_same_run(state, saved, checkpoint)
-    read_weights([checkpoint / WEIGHTS_FILE], model)
+    read_weights(weight_files(checkpoint), model)
     tensors = own_tensors(model)
     if state.ema is not None:
         averages = {name: tensors[name] for name in state.ema.state_dict()}

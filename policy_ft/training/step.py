@@ -1,7 +1,7 @@
 """One optimizer step: micro-batches in, loss and gradient norm out, or an error."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -11,9 +11,10 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from policy_ft.data.windows import WindowDataset
 from policy_ft.errors import UserError, describe
 from policy_ft.models.inputs import ModelInput
+from policy_ft.models.prefix import Prefix
+from policy_ft.training.features import FeatureCache
 from policy_ft.transforms import Transforms
 
 MAX_NAMED_SAMPLES = 8
@@ -52,7 +53,7 @@ def to_device(
 ) -> MicroBatch:
     """A MicroBatch from the loader's stacked samples: the second stage of encoding."""
     action_mask = samples["action_mask"].to(device, non_blocking=True)
-    real_columns = torch.as_tensor(transforms.action_dim_mask, device=device)
+    real_columns = torch.from_numpy(transforms.action_dim_mask).to(device, non_blocking=True)
     return MicroBatch(
         inputs=transforms.encode_batch(samples, device),
         actions=samples["actions"].to(device, non_blocking=True),
@@ -87,14 +88,24 @@ class TrainStep:
     Ranks and micro-batches hold unequal numbers of valid elements, so no mean of means is ever
     taken: the sum of each micro-batch is divided by the count over all ranks and micro-batches of
     the step.
+
+    Attributes:
+        accelerator: of this process.
+        model: as the accelerator wrapped it.
+        optimizer: over the parameters that learn.
+        locate: sample id -> its episode and step, for messages.
+        clip_norm: gradients are scaled down to this total norm when above it.
+        autocast_dtype: of the computation; None for the weights' own.
+        features: what it keeps of a frozen backbone; None computes everything at every step.
     """
 
     accelerator: Accelerator
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    windows: WindowDataset
+    locate: Callable[[int], tuple[str, int]]
     clip_norm: float
     autocast_dtype: torch.dtype | None
+    features: FeatureCache | None = None
     _parameters: list[nn.Parameter] = field(init=False)
     _is_first: bool = field(init=False, default=True)
 
@@ -104,7 +115,8 @@ class TrainStep:
     def __call__(self, train_step: int, batches: Sequence[MicroBatch]) -> tuple[float, float]:
         """The loss (a global mean) and the gradient norm before clipping.
 
-        Waits for the device once, to see that they are finite.
+        Waits for the device once, to see that they are finite; with a feature cache also when it
+        meets a window for the first time.
 
         Raises:
             UserError: the loss or the gradient norm is not finite; the weights have not been
@@ -135,10 +147,22 @@ class TrainStep:
         synchronize = nullcontext() if is_last else self.accelerator.no_sync(self.model)
         with synchronize:
             with autocast(self.accelerator.device, self.autocast_dtype):
-                losses = self.model(batch.inputs, batch.actions, noise=batch.noise, time=batch.time)
+                features = self._features(batch)
+                losses = self.model(
+                    batch.inputs,
+                    batch.actions,
+                    noise=batch.noise,
+                    time=batch.time,
+                    features=features,
+                )
             of_each = loss_of_each_sample(losses, batch.valid)
             self.accelerator.backward(of_each.sum() * scale)
         return of_each.detach()
+
+    def _features(self, batch: MicroBatch) -> Prefix | Tensor | None:
+        if self.features is None:
+            return None
+        return self.features(batch.inputs, batch.sample_id.tolist())
 
     def _require_gradients(self) -> None:
         self._is_first = False
@@ -184,5 +208,5 @@ class TrainStep:
         ]
 
     def _place(self, sample_id: int) -> str:
-        episode, step = self.windows.locate(sample_id)
+        episode, step = self.locate(sample_id)
         return f"{sample_id} ({episode}:{step})"

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from policy_ft import assemble
-from policy_ft.checkpoints.native import load_policy
+from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.weights import weights_hash
 from policy_ft.config.run import RunConfig
 from policy_ft.training.metrics import read_metrics

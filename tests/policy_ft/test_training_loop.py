@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from data_tools.reader import open_dataset
 from policy_ft import assemble
-from policy_ft.checkpoints.native import load_policy
+from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.weights import weights_hash
 from policy_ft.config.loader import load_config
 from policy_ft.errors import UserError

@@ -30,7 +30,8 @@ class Stepper:
         plan.apply(policy.model)
         self.optimizer = build_optimizer(policy.model, plan, config)
         accelerator = start_accelerator()
-        self.step = TrainStep(accelerator, policy.model, self.optimizer, self.windows, 1e9, dtype)
+        locate = self.windows.locate
+        self.step = TrainStep(accelerator, policy.model, self.optimizer, locate, 1e9, dtype)
 
     def batches(self, accumulation_steps: int = 1, num_draws: int = 2) -> list[MicroBatch]:
         loader = BatchLoader(

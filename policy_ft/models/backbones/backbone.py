@@ -1,5 +1,7 @@
 """The backbone: a vision tower, a connector and a language decoder; images and prompt -> Prefix."""
 
+from typing import Literal
+
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
@@ -10,6 +12,8 @@ from policy_ft.models.backbones.siglip import SiglipTower
 from policy_ft.models.backbones.timm_tower import TimmTower
 from policy_ft.models.inputs import ModelInput
 from policy_ft.models.prefix import Prefix
+
+Feature = Literal["prefix", "image_tokens"]
 
 
 class Backbone(nn.Module):
@@ -57,20 +61,46 @@ class Backbone(nn.Module):
         """Names of parameters that the prefix does not depend on."""
         return tuple(f"language.{name}" for name in self.language.dormant)
 
-    def forward(self, inputs: ModelInput) -> Prefix:
-        """Keys and values of every decoder block over [tokens of each camera, prompt, state]."""
-        prompt = self.language.embed(inputs.prompt_tokens) * self.token_scale
-        image_tokens = self.image_tokens(inputs, _masked_mean(prompt, inputs.prompt_mask))
-        return self.prefix(inputs, image_tokens, prompt)
+    @property
+    def feature_sources(self) -> dict[Feature, tuple[str, ...]]:
+        """Feature -> names of the parameters it depends on; `forward` takes either as computed."""
+        parts = ["vision.", "projector.", "image_positions"]
+        if self.vision.reads_language:
+            parts.append("language.embed_tokens.")
+        names = [name for name, _ in self.named_parameters()]
+        return {
+            "prefix": tuple(name for name in names if name not in self.dormant),
+            "image_tokens": tuple(name for name in names if name.startswith(tuple(parts))),
+        }
 
-    def image_tokens(self, inputs: ModelInput, language: Tensor) -> Tensor:
+    def forward(self, inputs: ModelInput, features: Prefix | Tensor | None = None) -> Prefix:
+        """Keys and values of every decoder block over [tokens of each camera, prompt, state].
+
+        Args:
+            inputs: b observations.
+            features: what is already known of them, their Prefix or their image tokens
+                float[b, k * n, w]; None computes both.
+        """
+        if isinstance(features, Prefix):
+            return features
+        prompt = self.embedded_prompt(inputs)
+        if features is None:
+            features = self.image_tokens(inputs, prompt)
+        return self.prefix(inputs, features, prompt)
+
+    def embedded_prompt(self, inputs: ModelInput) -> Tensor:
+        """float[b, l, w]."""
+        return self.language.embed(inputs.prompt_tokens) * self.token_scale
+
+    def image_tokens(self, inputs: ModelInput, prompt: Tensor) -> Tensor:
         """float[b, k * n, w] of the cameras that are there.
 
         Args:
             inputs: b observations.
-            language: float[b, w], the instruction as one vector.
+            prompt: float[b, l, w], embedded; its mean modulates a tower with FiLM.
         """
         num_cameras = inputs.images.shape[1]
+        language = _masked_mean(prompt, inputs.prompt_mask)
         features = self.vision(
             rearrange(inputs.images, "b k c y x -> (b k) c y x"),
             repeat(language, "b w -> (b k) w", k=num_cameras),
@@ -78,8 +108,9 @@ class Backbone(nn.Module):
         tokens = self.projector(self._shuffled(features)) * self.token_scale
         tokens = rearrange(tokens, "(b k) n w -> b k n w", k=num_cameras)
         if self.image_positions is not None:
-            slots = inputs.camera_slots or tuple(range(num_cameras))
-            tokens = tokens + self.image_positions[list(slots)]
+            slots = inputs.camera_slots or range(num_cameras)
+            # views, since an index would be copied to the device and stall it
+            tokens = tokens + torch.stack([self.image_positions[slot] for slot in slots])
         return rearrange(tokens, "b k n w -> b (k n) w")
 
     def prefix(self, inputs: ModelInput, image_tokens: Tensor, prompt: Tensor) -> Prefix:

@@ -116,6 +116,11 @@ class Decoder(nn.Module):
             if name.startswith(("norm.", *(last + part for part in dead)))
         )
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The parts worth compiling, one by one: `keys_values` runs no more of the last block."""
+        return list(self.layers[:-1])
+
     def embed(self, tokens: Tensor) -> Tensor:
         """int64[b, l] -> float[b, l, w], scaled as the family scales."""
         return self.embed_tokens(tokens) * self.embedding_scale

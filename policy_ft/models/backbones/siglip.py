@@ -112,9 +112,15 @@ class SiglipTower(nn.Module):
         self.grid = (image_size[0] // config.patch_size, image_size[1] // config.patch_size)
         self.num_tokens, self.width = self.grid[0] * self.grid[1], config.width
         self.checkpoint_activations = False
+        self.reads_language = False
         self.embeddings = SiglipEmbeddings(config, self.grid)
         self.encoder = SiglipEncoder(config)
         self.post_layernorm = nn.LayerNorm(config.width, eps=config.norm_eps)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The parts worth compiling, one by one."""
+        return list(self.encoder.layers)
 
     def forward(self, images: Tensor, language: Tensor | None = None) -> Tensor:
         """float[b, n, w], one token a patch, row by row.

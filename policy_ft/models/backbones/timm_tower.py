@@ -72,12 +72,19 @@ class TimmTower(nn.Module):
         super().__init__()
         levels = tuple(range(config.feature_level + 1))
         self.body = _create_tower(config, levels)
-        self.num_tokens, self.width = _measure(self.body, image_size)
+        self.grid, self.width = _measure(self.body, image_size)
+        self.num_tokens = self.grid[0] * self.grid[1]
         self.checkpoint_activations = False
+        self.reads_language = config.film
         self.film = nn.ModuleList()
         self._language: Tensor | None = None
         if config.film:
             self._modulate_levels(levels, image_size, language_width)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The parts worth compiling, one by one."""
+        return [self.body]
 
     def forward(self, images: Tensor, language: Tensor | None = None) -> Tensor:
         """float[b, n, c], one token a grid cell, row by row.
@@ -146,14 +153,14 @@ def _create_tower(config: TimmVisionConfig, levels: tuple[int, ...]) -> nn.Modul
 
 
 @torch.no_grad()
-def _measure(body: nn.Module, image_size: tuple[int, int]) -> tuple[int, int]:
-    """(tokens, channels) of the last level for one image, on the device of the tower."""
+def _measure(body: nn.Module, image_size: tuple[int, int]) -> tuple[tuple[int, int], int]:
+    """((rows, columns), channels) of the last level for one image, on the device of the tower."""
     parameter = next(body.parameters())
     was_training = body.training
     body.eval()
     features = body(torch.zeros(1, 3, *image_size, device=parameter.device))[-1]
     body.train(was_training)
-    return features.shape[2] * features.shape[3], features.shape[1]
+    return (features.shape[2], features.shape[3]), features.shape[1]
 
 
 def _stage(body: nn.Module, name: str) -> nn.Module:
