@@ -58,7 +58,11 @@ def read_tokenizer(path: Path, where: str) -> str:
         )
         expected = f"a {TOKENIZER_FILE} of the tokenizers library, or a directory with one"
         raise UserError(describe(where, f"no file {str(file)!r}", expected, remedy))
-    text = file.read_text(encoding="utf-8")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        remedy = "Copy it again."
+        raise UserError(describe(str(file), f"no text ({error})", "UTF-8", remedy)) from None
     parse_tokenizer(text, str(file))
     return text
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from data_tools.disk import flush_to_disk
 from policy_ft.errors import UserError, describe
 
+UNFINISHED_SUFFIX = ".unfinished"
+
 
 @contextmanager
 def atomic_directory(target: Path) -> Iterator[Path]:
@@ -19,11 +21,12 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     target removes. One writer a target.
 
     Args:
-        target: must not exist yet, or be an empty directory.
+        target: must not exist yet, or be an empty directory; a link stands for what it leads to.
 
     Raises:
-        UserError: the target holds files.
+        UserError: the target holds files, or there is no place for it.
     """
+    target = target.resolve()
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise UserError(
             describe(
@@ -33,10 +36,14 @@ def atomic_directory(target: Path) -> Iterator[Path]:
                 "Choose another directory, or remove this one first.",
             )
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.unfinished")
+    unfinished = target.with_name(f".{target.name}{UNFINISHED_SUFFIX}")
     shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
+    try:
+        unfinished.mkdir(parents=True)
+    except OSError as error:
+        found = f"no place for a directory ({error.strerror}: {error.filename})"
+        remedy = "Choose another directory."
+        raise UserError(describe(str(target), found, "one that can be made", remedy)) from None
     try:
         yield unfinished
         sync_directory(unfinished)
@@ -47,9 +54,14 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     flush_to_disk(target.parent)
 
 
+def is_unfinished(directory: Path) -> bool:
+    """Whether this is the rest of a directory that a killed process was writing."""
+    return directory.name.startswith(".") and directory.name.endswith(UNFINISHED_SUFFIX)
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write a file in UTF-8 so that a kill or a power cut leaves the old content or the new."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished = path.with_name(f".{path.name}{UNFINISHED_SUFFIX}")
     unfinished.write_text(text, encoding="utf-8")
     flush_to_disk(unfinished)
     os.replace(unfinished, path)

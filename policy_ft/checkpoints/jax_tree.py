@@ -8,25 +8,18 @@ head) for any width.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-PiFamily = Literal["pi0", "pi05"]
+from policy_ft.checkpoints.names import EXPERT, PALIGEMMA, PI_HEADS, PiFamily
 
 LORA_MARK = "lora_"
 """In the last part of the path of every low-rank matrix."""
 
-_PALIGEMMA = "paligemma_with_expert.paligemma."
-_VISION = f"{_PALIGEMMA}model.vision_tower.vision_model."
-_EXPERT = "paligemma_with_expert.gemma_expert.model."
-
-_HEADS: dict[PiFamily, tuple[str, ...]] = {
-    "pi0": ("state_proj", "action_time_mlp_in", "action_time_mlp_out"),
-    "pi05": ("time_mlp_in", "time_mlp_out"),
-}
+_VISION = f"{PALIGEMMA}model.vision_tower.vision_model."
+_EXPERT = f"{EXPERT}model."
 
 
 @dataclass(frozen=True)
@@ -95,15 +88,14 @@ def family_of(paths: Iterable[str]) -> PiFamily:
 
 def leaves(family: PiFamily) -> dict[str, Leaf]:
     """Path -> leaf of a whole tree."""
-    heads = ("action_in_proj", "action_out_proj", *_HEADS[family])
-    embedding = f"{_PALIGEMMA}lm_head.weight"
+    embedding = f"{PALIGEMMA}lm_head.weight"
     tree = [
         *_siglip("PaliGemma/img/"),
-        *_linear("PaliGemma/img/head", f"{_PALIGEMMA}model.multi_modal_projector.linear"),
+        *_linear("PaliGemma/img/head", f"{PALIGEMMA}model.multi_modal_projector.linear"),
         _same("PaliGemma/llm/embedder/input_embedding", "token width", embedding),
-        *_gemma("", f"{_PALIGEMMA}model.language_model.", is_adaptive=False),
+        *_gemma("", f"{PALIGEMMA}model.language_model.", is_adaptive=False),
         *_gemma("_1", _EXPERT, is_adaptive=family == "pi05"),
-        *(leaf for name in heads for leaf in _linear(name, name)),
+        *(leaf for name in PI_HEADS[family] for leaf in _linear(name, name)),
     ]
     return {leaf.path: leaf for leaf in tree}
 

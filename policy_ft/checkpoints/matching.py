@@ -14,6 +14,8 @@ from policy_ft.policy import LoadReport, Reshaped
 MAX_NAMED_FAULTS = 8
 """Of one kind; more are told as one fault, for they have one cause: another model's file."""
 
+ONE_CHECKPOINT = "Take weights and settings (model.json, config.json) from one checkpoint"
+
 RESIZED_AXES: dict[str, dict[str, int]] = {
     "action_dim": {
         "expert.action_in_proj.weight": 1,
@@ -174,7 +176,7 @@ class _Comparison:
     def unexpected_faults(self, unexpected: Sequence[str], missing: Sequence[str]) -> list[str]:
         """Faults of file tensors that the model lacks; missing: its tensors that are left."""
         candidates = [self.names.stored(name) for name in missing]
-        remedy = "Use the model.json these weights belong to, or remove the tensor"
+        remedy = f"{ONE_CHECKPOINT}, or remove the tensor"
         if len(unexpected) > MAX_NAMED_FAULTS:
             found = f"{len(unexpected)} of {len(self.stored)} tensors that the model does not have"
             found += f", e.g. {self._listed(unexpected, candidates)}"
@@ -197,7 +199,7 @@ class _Comparison:
             for source in originals
             if not self._fits(name, self.stored[source])
         ]
-        remedy = "Use the model.json these weights belong to."
+        remedy = f"{ONE_CHECKPOINT}."
         if any(name in axes for name, _ in wrong for axes in RESIZED_AXES.values()):
             remedy += " For other sizes of actions, state or cameras, ask with resize."
         if len(wrong) > MAX_NAMED_FAULTS:

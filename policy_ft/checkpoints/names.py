@@ -11,6 +11,7 @@ from typing import Literal
 from policy_ft.config.model import ModelConfig
 from policy_ft.errors import UserError, describe
 
+PiFamily = Literal["pi0", "pi05"]
 PublishedFamily = Literal["pi0", "pi05", "smolvla"]
 
 LEROBOT_ROOT = "model."
@@ -21,9 +22,21 @@ STATISTICS_ROOTS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outp
 
 EMBEDDING = "backbone.language.embed_tokens.weight"
 
-_PALIGEMMA = "paligemma_with_expert.paligemma."
-_EXPERT = "paligemma_with_expert.gemma_expert."
+PALIGEMMA = "paligemma_with_expert.paligemma."
+EXPERT = "paligemma_with_expert.gemma_expert."
 _SMOLVLM = "vlm_with_expert.vlm."
+
+PI_HEADS: dict[PiFamily, tuple[str, ...]] = {
+    "pi0": (
+        "action_in_proj",
+        "action_out_proj",
+        "state_proj",
+        "action_time_mlp_in",
+        "action_time_mlp_out",
+    ),
+    "pi05": ("action_in_proj", "action_out_proj", "time_mlp_in", "time_mlp_out"),
+}
+"""The linear layers around the expert, under their names in files."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,7 @@ class NameTable:
 
     starts: tuple[tuple[str, str], ...]
     dead: str
-    tied: tuple[str, str] | tuple[()] = ()
+    tied: tuple[str, ...] = ()
 
     def live_name(self, name: str) -> str | None:
         """The model's name of a stored tensor; None for a dead head; the same if unknown."""
@@ -63,25 +76,25 @@ def _heads(*names: str) -> tuple[tuple[str, str], ...]:
     return tuple((f"{name}.", f"expert.{name}.") for name in names)
 
 
-def _pi_names(*heads: str) -> NameTable:
-    head = f"{_PALIGEMMA}lm_head.weight"
+def _pi_names(family: PiFamily) -> NameTable:
+    head = f"{PALIGEMMA}lm_head.weight"
     return NameTable(
         starts=(
             (head, EMBEDDING),
-            (f"{_PALIGEMMA}model.vision_tower.vision_model.", "backbone.vision."),
-            (f"{_PALIGEMMA}model.multi_modal_projector.linear.", "backbone.projector."),
-            (f"{_PALIGEMMA}model.language_model.", "backbone.language."),
-            *_heads("action_in_proj", "action_out_proj", *heads),
-            (f"{_EXPERT}model.", "expert."),
+            (f"{PALIGEMMA}model.vision_tower.vision_model.", "backbone.vision."),
+            (f"{PALIGEMMA}model.multi_modal_projector.linear.", "backbone.projector."),
+            (f"{PALIGEMMA}model.language_model.", "backbone.language."),
+            *_heads(*PI_HEADS[family]),
+            (f"{EXPERT}model.", "expert."),
         ),
-        dead=f"{_EXPERT}lm_head.weight",
-        tied=(head, f"{_PALIGEMMA}model.language_model.embed_tokens.weight"),
+        dead=f"{EXPERT}lm_head.weight",
+        tied=(head, f"{PALIGEMMA}model.language_model.embed_tokens.weight"),
     )
 
 
 NAMES: dict[PublishedFamily, NameTable] = {
-    "pi0": _pi_names("state_proj", "action_time_mlp_in", "action_time_mlp_out"),
-    "pi05": _pi_names("time_mlp_in", "time_mlp_out"),
+    "pi0": _pi_names("pi0"),
+    "pi05": _pi_names("pi05"),
     "smolvla": NameTable(
         starts=(
             (f"{_SMOLVLM}model.vision_model.", "backbone.vision."),
@@ -97,8 +110,8 @@ NAMES: dict[PublishedFamily, NameTable] = {
 }
 
 _PI_MARKS: dict[PublishedFamily, tuple[str, ...]] = {
-    "pi0": ("state_proj.", "action_time_mlp_in.", f"{_EXPERT}model.norm.weight"),
-    "pi05": ("time_mlp_in.", f"{_EXPERT}model.norm.dense."),
+    "pi0": ("state_proj.", "action_time_mlp_in.", f"{EXPERT}model.norm.weight"),
+    "pi05": ("time_mlp_in.", f"{EXPERT}model.norm.dense."),
 }
 """How the names begin that tell pi0 from pi0.5."""
 
@@ -123,18 +136,31 @@ class PublishedNames:
         return NAMES[self.family]
 
     @property
+    def twins(self) -> tuple[str, ...]:
+        """Both stored names of one tied tensor where the files hold both, else none."""
+        pair = tuple(self.root + name for name in self.table.tied)
+        return pair if set(pair) <= set(self.stored) else ()
+
+    @property
     def dropped(self) -> tuple[str, ...]:
-        """Stored names that fill no parameter: the dead head, and a tied name beside its other."""
-        rootless = {name.removeprefix(self.root) for name in self.stored}
-        twins = self.table.tied[:1] if rootless.issuperset(self.table.tied) else ()
-        unused = (self.table.dead, *twins)
-        return tuple(self.root + name for name in unused if name in rootless)
+        """Stored names of weights that fill no parameter: a dead head, the first of two twins.
+
+        LeRobot 0.6 unties the head of PaliGemma, stores it beside the embedding and trains the
+        embedding alone.
+        """
+        unused = (self.root + self.table.dead, *self.twins[:1])
+        return tuple(name for name in unused if name in self.stored)
 
     def live_name(self, name: str) -> str | None:
         """The model's name of a stored tensor; None where it fills no parameter."""
         if name in self.dropped or name.startswith(STATISTICS_ROOTS):
             return None
         return self.table.live_name(name.removeprefix(self.root))
+
+    def stored_name(self, live: str) -> str:
+        """The name in these files of a parameter of the model; the same if no such file has it."""
+        is_known = any(live.startswith(start) for _, start in self.table.starts)
+        return self.root + self.table.stored_name(live) if is_known else live
 
 
 def published_names(names: Iterable[str], where: str) -> PublishedNames:

@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from policy_ft.checkpoints.atomic import atomic_directory
+from policy_ft.checkpoints.atomic import atomic_directory, is_unfinished
 from policy_ft.checkpoints.model import read_model
 from policy_ft.checkpoints.tensor_files import (
     INDEX_SUFFIX,
     MAX_SHARD_BYTES,
+    WEIGHTS_FILE,
     TensorFiles,
     copy_tensors,
     tensor_files,
@@ -32,11 +34,13 @@ __all__ = ["load_native", "save_policy", "weight_files", "weights_hash", "write_
 
 FORMAT = "policy_ft/1"
 MODEL_FILE = "model.json"
-WEIGHTS_FILE = "model.safetensors"
 PROVENANCE_FILE = "provenance.json"
 SOURCE_FILE = "source.json"
 UNUSED_FILE = "unused_tensors.safetensors"
 LOAD_REPORT_FILE = "load_report.json"
+WEIGHTS_HASH, UNUSED_HASH = "weights_sha256", "unused_sha256"
+"""Where the provenance has the weights_hash of the weights and of the tensors beside them."""
+
 NEEDED_FILES = (MODEL_FILE, PROVENANCE_FILE, *FILES, TOKENIZER_FILE)
 
 
@@ -77,6 +81,9 @@ def write_policy(
     )
     if policy.unused:
         copy_tensors(policy.unused, directory / UNUSED_FILE)
+        if UNUSED_HASH in policy.provenance:
+            found, where = _unused_hash(directory), min(policy.unused.values())
+            require_recorded(where, UNUSED_HASH, found, policy.provenance)
     write_records(policy, directory, digest, card)
 
 
@@ -91,8 +98,11 @@ def write_records(policy: Policy, directory: Path, weights_sha256: str, card: st
     """
     write_record(directory / MODEL_FILE, policy.config)
     policy.transforms.save(directory)
-    versions = {**policy.provenance, "format": FORMAT, "weights_sha256": weights_sha256}
-    _write_json(directory / PROVENANCE_FILE, {**versions, **_versions()})
+    provenance = {**policy.provenance, "format": FORMAT, WEIGHTS_HASH: weights_sha256}
+    provenance.pop(UNUSED_HASH, None)
+    if (directory / UNUSED_FILE).is_file():
+        provenance[UNUSED_HASH] = _unused_hash(directory)
+    _write_json(directory / PROVENANCE_FILE, {**provenance, **_versions()})
     if policy.source is not None:
         write_record(directory / SOURCE_FILE, policy.source)
     if policy.load_report.loaded:
@@ -137,7 +147,7 @@ def load_native(
         resize=resize,
     )
     if not report.missing:
-        _require_recorded_weights(parts.directory, report.weights_sha256, parts.provenance)
+        require_recorded(parts.directory, WEIGHTS_HASH, report.weights_sha256, parts.provenance)
     return Policy(
         model,
         transforms,
@@ -163,11 +173,16 @@ class Parts(NamedTuple):
 def read_parts(directory: Path) -> Parts:
     """All of a checkpoint but its weights; UserError for files that are missing or damaged."""
     raise_faults(_directory_faults(directory))
+    provenance = _read_provenance(directory / PROVENANCE_FILE)
+    if UNUSED_HASH in provenance and not (directory / UNUSED_FILE).is_file():
+        expected = f"the tensors beside the weights, which {PROVENANCE_FILE} records"
+        remedy = "Copy the whole directory again."
+        raise UserError(describe(str(directory), f"no {UNUSED_FILE}", expected, remedy))
     return Parts(
         directory,
         read_record(directory / MODEL_FILE, ModelConfig),
         Transforms.load(directory),
-        _read_provenance(directory / PROVENANCE_FILE),
+        provenance,
         _read_source(directory / SOURCE_FILE),
         _unused_tensors(directory / UNUSED_FILE),
     )
@@ -178,22 +193,29 @@ def weight_files(directory: Path) -> list[Path]:
     return tensor_files(directory / WEIGHTS_FILE)
 
 
-def _require_recorded_weights(directory: Path, found: str, provenance: dict[str, Any]) -> None:
-    """UserError when the weights are not those the provenance was written with."""
-    recorded = provenance.get("weights_sha256")
+def require_recorded(where: Path, key: str, found: str, provenance: Mapping[str, Any]) -> None:
+    """UserError when tensors are not those the provenance was written with.
+
+    Args:
+        where: how messages call their place.
+        key: WEIGHTS_HASH or UNUSED_HASH.
+        found: the weights_hash of the tensors.
+        provenance: of the checkpoint.
+    """
+    recorded = provenance.get(key)
     if found != recorded:
-        raise UserError(
-            describe(
-                str(directory / WEIGHTS_FILE),
-                f"weights with the SHA-256 {found}",
-                f"{recorded}, as {PROVENANCE_FILE} records",
-                "Copy the checkpoint again; its files do not belong together.",
-            )
-        )
+        expected = f"{recorded}, as {PROVENANCE_FILE} records"
+        remedy = "Copy the checkpoint again; its files do not belong together."
+        raise UserError(describe(f"{where}, {key}", found, expected, remedy))
 
 
 def _read_source(path: Path) -> SourceRecord | None:
     return read_record(path, SourceRecord) if path.is_file() else None
+
+
+def _unused_hash(directory: Path) -> str:
+    with TensorFiles([directory / UNUSED_FILE]) as stored:
+        return weights_hash({name: stored.tensor(name) for name in stored.headers})
 
 
 def _unused_tensors(path: Path) -> dict[str, Path]:
@@ -213,7 +235,8 @@ def _directory_faults(directory: Path) -> list[str]:
         missing.insert(0, WEIGHTS_FILE)
     if not missing:
         return []
-    below = sorted(str(each.parent) for each in directory.glob(f"**/{MODEL_FILE}"))
+    places = (each.parent for each in directory.glob(f"**/{MODEL_FILE}"))
+    below = sorted(str(each) for each in places if not is_unfinished(each))
     remedy = "Copy the whole directory again."
     if MODEL_FILE in missing and below:
         remedy = f"Give a directory that has them, e.g. {below[-1]}."

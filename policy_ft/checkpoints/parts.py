@@ -6,7 +6,8 @@ composed anew from a transformers language model and a timm vision tower on the 
 
 from pathlib import Path
 
-from policy_ft.checkpoints.tensor_files import tensor_files
+from policy_ft.checkpoints.published.record import CONFIG_FILE
+from policy_ft.checkpoints.tensor_files import WEIGHTS_FILE, tensor_files
 from policy_ft.checkpoints.weights import read_weights
 from policy_ft.config.model import DecoderConfig
 from policy_ft.errors import UserError, describe, raise_faults, read_json
@@ -39,7 +40,7 @@ def load_language(decoder: Decoder, directory: str | Path) -> LoadReport:
         is_cut = parts[0] == "layers" and int(parts[1]) >= depth
         return None if inner == "lm_head.weight" or is_cut else inner
 
-    return read_weights(tensor_files(directory / "model.safetensors"), decoder, rename=rename)
+    return read_weights(tensor_files(directory / WEIGHTS_FILE), decoder, rename=rename)
 
 
 def load_tower(tower: TimmTower, file: str | Path) -> LoadReport:
@@ -68,7 +69,7 @@ def load_tower(tower: TimmTower, file: str | Path) -> LoadReport:
 
 def _published_config(directory: Path) -> DecoderConfig:
     """The settings of a checkpoint, its family's defaults filled in by transformers."""
-    read_json(directory / "config.json")  # its own errors name the file
+    read_json(directory / CONFIG_FILE)  # its own errors name the file
     ensure_torchvision_imports()
     from transformers import AutoConfig  # takes seconds, and few runs come here
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from policy_ft.checkpoints.orbax import MANIFEST, OrbaxWeights
 from policy_ft.errors import UserError, describe, nearest, raise_faults, read_json
 
+WEIGHTS_FILE = "model.safetensors"
 INDEX_SUFFIX = ".index.json"
 MAX_SHARD_BYTES = 5 * 10**9
 """The shard size that files on the hub are commonly cut to."""
@@ -21,14 +22,22 @@ MAX_SHARD_BYTES = 5 * 10**9
 _GIT_LFS_HEAD = b"version https://git-lfs"
 _FLOATS = ("F", "BF")
 _DTYPES = {
+    torch.complex64: "C64",
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
     torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
     torch.int64: "I64",
     torch.int32: "I32",
     torch.int16: "I16",
     torch.int8: "I8",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }

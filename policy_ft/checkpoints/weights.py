@@ -129,7 +129,7 @@ def _fill(tensors: Mapping[str, Tensor], stored: TensorFiles, match: Match) -> s
             for name in names:
                 source = match.sources[name][0]
                 tensor = stored.tensor(source)
-                _require_finite(tensor, f"{stored.path(source)}, {source}")
+                require_finite(tensor, f"{stored.path(source)}, {source}")
                 _copy(tensors[name], tensor)
         for each in hashed:
             each.result()
@@ -147,7 +147,7 @@ def _copy(target: Tensor, stored: Tensor) -> None:
     target.copy_(stored)
 
 
-def _require_finite(tensor: Tensor, where: str) -> None:
+def require_finite(tensor: Tensor, where: str) -> None:
     """UserError for values that no training leaves behind unnoticed."""
     if not tensor.is_floating_point():
         return

@@ -40,8 +40,8 @@ class Embodiment(Settings):
     )
     asset_ids: tuple[str, ...] = Field(
         (),
-        description="Folders below assets/ in which openpi may keep the statistics of this robot, "
-        "the best first.",
+        description="Names under which a checkpoint may keep the statistics of this robot, the "
+        "best first: folders below assets/ in openpi, data sets in LeRobot (smolvla_base: so100).",
     )
 
     @model_validator(mode="after")

@@ -29,7 +29,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from policy_ft.checkpoints.atomic import atomic_directory, write_atomically
+from policy_ft.checkpoints.atomic import (
+    UNFINISHED_SUFFIX,
+    atomic_directory,
+    write_atomically,
+)
 from policy_ft.checkpoints.matching import own_tensors
 from policy_ft.checkpoints.native import weight_files, write_policy
 from policy_ft.checkpoints.weights import read_weights
@@ -45,7 +49,7 @@ from policy_ft.tuning.stochastic import active_dropouts
 
 FORMAT = "policy_ft training state/2"
 STATE_DIRECTORY, STATE_FILE = "training_state", "state.json"
-UNFINISHED, DELETED = ".unfinished", ".deleted"  # the first is atomic_directory's
+DELETED = ".deleted"
 STEP_NAME = re.compile(r"step_\d{8}")
 
 
@@ -189,7 +193,7 @@ def step_directory(checkpoints: Path, train_step: int) -> Path:
 def remove_temporaries(checkpoints: Path) -> None:
     """Deletes what a kill left half-written or half-deleted."""
     for path in checkpoints.glob(".*"):
-        if path.suffix not in (UNFINISHED, DELETED):
+        if path.suffix not in (UNFINISHED_SUFFIX, DELETED):
             continue
         if path.is_symlink():
             path.unlink()
@@ -220,7 +224,7 @@ def _steps(checkpoints: Path) -> list[Path]:
 
 
 def _link(link: Path, target: Path) -> None:
-    temporary = link.with_name(f".{link.name}{UNFINISHED}")
+    temporary = link.with_name(f".{link.name}{UNFINISHED_SUFFIX}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target.name)
     os.replace(temporary, link)

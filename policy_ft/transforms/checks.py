@@ -96,7 +96,8 @@ def _camera_faults(
 ) -> Iterator[str]:
     if len(config.cameras) > shape.num_cameras:
         found, expected = f"{list(config.cameras)}", f"at most {shape.num_cameras} (num_cameras)"
-        remedy = "Remove a camera, or raise num_cameras of a new model."
+        remedy = "Remove a camera, or raise model.num_cameras (policy.resize.num_cameras of a "
+        remedy += "pretrained policy)."
         yield describe("transforms.cameras", found, expected, remedy)
     if conventions.camera_names != config.camera_names:
         found = f"the cameras {list(conventions.camera_names)}"
@@ -118,7 +119,8 @@ def _camera_faults(
 
 def _width_faults(part: str, own: int, model: int, stats: NormalizationStats) -> Iterator[str]:
     if own > model:
-        remedy = f"Raise {part}_dim of a new model, or use a checkpoint made for this robot."
+        remedy = f"Raise it (policy.resize.{part}_dim of a pretrained policy), or use a checkpoint "
+        remedy += "made for this robot."
         yield describe(
             f"model.{part}_dim", str(model), f"at least the robot's {own} columns", remedy
         )

@@ -83,6 +83,25 @@ def prompt_ids(
     return _remembered_ids(tokenizer_json, pieces, prompt)
 
 
+def longest_prompt(
+    tokenizer_json: str, instruction: str, prompt: Prompt, width: int, state_dim: int
+) -> int:
+    """Tokens of the longest prompt that an instruction can make, whatever the state.
+
+    Args:
+        tokenizer_json: the tokenizer.
+        instruction: as given.
+        prompt: the form.
+        width: columns of the robot's state, which a prompt may say.
+        state_dim: columns of the padded state.
+    """
+    edges = (-2.0, *STATE_EDGES) if prompt in STATE_PROMPTS else (0.0,)
+    states = (np.full(width, edge) for edge in edges)
+    return max(
+        len(prompt_ids(tokenizer_json, instruction, prompt, state, state_dim)) for state in states
+    )
+
+
 def vocabulary_size(tokenizer_json: str) -> int:
     """How many embeddings the model needs for this tokenizer."""
     return text_vocabulary_size(_tokenizer(tokenizer_json))

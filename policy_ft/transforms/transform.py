@@ -5,7 +5,7 @@ that a frame is treated alike wherever it comes from. `encode` is plain numpy fo
 `encode_batch` does the rest on the device.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from data_tools.columns import map_columns, unmap_columns
 from data_tools.conventions import Conventions
 from data_tools.episode import Observation
 from policy_ft.config.transforms import TransformsConfig
-from policy_ft.errors import UserError, describe, nearest, raise_faults
+from policy_ft.errors import describe, nearest, raise_faults
 from policy_ft.models.inputs import ModelInput, trimmed_prompt_length
 from policy_ft.tokenization import TOKENIZER_FILE
 from policy_ft.transforms.checks import (
@@ -34,6 +34,7 @@ from policy_ft.transforms.checks import (
 from policy_ft.transforms.images import resize_center_pad, to_model_images
 from policy_ft.transforms.prompts import (
     instruction_faults,
+    longest_prompt,
     prompt_ids,
     tokenizer_faults,
     vocabulary_size,
@@ -153,8 +154,7 @@ class Transforms:
             samples: the arrays of `encode`, stacked; other keys are left alone.
             device: of the model.
         """
-        mask, shape = samples["image_mask"], self.shape
-        slots = [slot for slot in self._slots if bool(mask[:, slot].any())]
+        mask, shape, slots = samples["image_mask"], self.shape, list(self._slots)
         cameras = [samples[_image_key(slot)].to(device, non_blocking=True) for slot in slots]
         length = trimmed_prompt_length(samples["prompt_mask"])
         return ModelInput(
@@ -219,15 +219,26 @@ class Transforms:
     def _encode_prompt(self, instruction: str, state: Array, where: str) -> tuple[Array, Array]:
         prompt, longest = self.config.prompt, self.shape.max_prompt_tokens
         ids = prompt_ids(self.tokenizer_json, instruction, prompt, state, self.shape.state_dim)
-        if len(ids) > longest:
-            # the references cut the end off, which hides the task, or the state, from the model
-            found = f"{len(ids)} tokens in {instruction!r}, written as for {prompt}"
-            remedy = "Shorten the instruction, or raise max_prompt_tokens of the model."
-            fault = describe(f"{where}, instruction", found, f"at most {longest}", remedy)
-            raise UserError(fault)
+        raise_faults(self._length_faults(len(ids), instruction, where))
         tokens = np.zeros(longest, dtype=np.int64)
         tokens[: len(ids)] = ids
         return tokens, np.arange(longest) < len(ids)
+
+    def prompt_faults(self, instruction: str, where: str) -> list[str]:
+        """An instruction whose prompt is too long for some state, if not for every one."""
+        width = len(self.conventions.state.names)
+        length = longest_prompt(
+            self.tokenizer_json, instruction, self.config.prompt, width, self.shape.state_dim
+        )
+        return list(self._length_faults(length, instruction, where))
+
+    def _length_faults(self, length: int, instruction: str, where: str) -> Iterator[str]:
+        longest = self.shape.max_prompt_tokens
+        if length > longest:
+            # the references cut the end off, which hides the task, or the state, from the model
+            found = f"{length} tokens in {instruction!r}, written as for {self.config.prompt}"
+            remedy = "Shorten the instruction, or raise max_prompt_tokens of the model."
+            yield describe(f"{where}, instruction", found, f"at most {longest}", remedy)
 
     def save(self, directory: Path) -> None:
         """Write transforms.json, normalization_stats.json, conventions.json and tokenizer.json."""

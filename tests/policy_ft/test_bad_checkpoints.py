@@ -71,11 +71,11 @@ BAD_CHECKPOINTS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     ),
     "misshaped tensor": (
         edit_weights(lambda t: t.update({OUT: torch.zeros(7, 24)})),
-        (f"{OUT}: found floats [7, 24]; expected floats [4, 24]", "Use the model.json"),
+        (f"{OUT}: found floats [7, 24]; expected floats [4, 24]", "from one checkpoint"),
     ),
     "integers for floats": (
         edit_weights(lambda t: t.update({OUT: torch.zeros(4, 24, dtype=torch.int64)})),
-        (f"{OUT}: found integers [4, 24]", "Use the model.json these weights belong to."),
+        (f"{OUT}: found integers [4, 24]", "Take weights and settings (model.json, conf"),
     ),
     "truncated weights": (
         cut("model.safetensors", 0.7),
@@ -185,7 +185,7 @@ def test_the_weights_of_another_model_are_told_in_a_few_lines(policy, tmp_path):
     assert f"nothing for {count} of the model's {count} tensors" in missing
     assert "Use a complete checkpoint" in missing
     assert f"{count} of {count} tensors that the model does not have" in unexpected
-    assert "Use the model.json these weights belong to" in unexpected
+    assert "Take weights and settings (model.json, config.json) from one checkpoint" in unexpected
     assert missing.count("did you mean 'other.") == unexpected.count("did you mean '") == 3
 
 
@@ -195,7 +195,7 @@ def test_many_misshaped_tensors_are_one_fault(policy, tmp_path):
     edit_json("model.json", lambda c: c.update({"expert": narrower.model_dump()}))(
         tmp_path / "checkpoint"
     )
-    with pytest.raises(UserError, match=r"tensors of other shapes, e.g. .*Use the model.json") as e:
+    with pytest.raises(UserError, match=r"tensors of other shapes, e.g. .*one checkpoint") as e:
         load_policy(tmp_path / "checkpoint")
     assert len(e.value.faults) == 1
 

@@ -16,7 +16,7 @@ from policy_ft.tokenization import (
     tokenize,
     train_tokenizer,
 )
-from policy_ft.transforms.prompts import prompt_pieces
+from policy_ft.transforms.prompts import longest_prompt, prompt_ids, prompt_pieces
 
 TEXT = "  Pick_up the\nRED cube "
 STATE = np.array([-1.2, -1.0, -0.9999, 0.0, 0.5, 0.99999, 1.0, 7.0])
@@ -165,3 +165,14 @@ def test_a_missing_or_damaged_tokenizer_says_what_to_do(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match=r"no tokenizer \(.*Copy it again"):
         read_tokenizer(tmp_path, "policy.tokenizer")
+
+
+def test_a_prompt_that_only_some_states_make_too_long_is_found_at_once(fitted):
+    said = fitted(prompt="pi05")
+    tokens = (said.tokenizer_json, "push", "pi05")
+    every = [len(prompt_ids(*tokens, np.full(4, at), 5)) for at in np.linspace(-1.5, 1.5, 1000)]
+    longest = longest_prompt(*tokens, 4, 5)
+    assert longest == max(every) > min(every)
+    faults = said.prompt_faults("push", "demo_0, step 0")
+    assert faults[0].startswith(f"demo_0, step 0, instruction: found {longest} tokens")
+    assert fitted(prompt="pi0").prompt_faults("push", "demo_0, step 0") == []

@@ -1,0 +1,1 @@
+"""What checkpoints of openpi and LeRobot say beside their weights, in our words."""
