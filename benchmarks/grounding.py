@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from eval_envs.perturb import BlankImages, SwappedInstruction
-from policy_ft.checkpoints.native import load_policy, weights_hash
+from policy_ft.checkpoints.load import load_policy
+from policy_ft.checkpoints.native import weights_hash
 from policy_ft.evaluation.rollout import evaluate
 from policy_ft.evaluation.tables import HEADER, success_rows
 from policy_ft.execution.chunks import recorded_replan_steps

@@ -15,7 +15,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from policy_ft.checkpoints.native import load_policy, save_policy, weights_hash
+from policy_ft.checkpoints.load import load_policy
+from policy_ft.checkpoints.native import save_policy, weights_hash
 from policy_ft.config.loader import load_config
 from policy_ft.evaluation.results import EvaluationResult
 from policy_ft.evaluation.rollout import evaluate

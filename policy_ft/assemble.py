@@ -5,19 +5,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from data_tools.conventions import Conventions
 from data_tools.doctor import validate
 from data_tools.episode import Dataset
 from data_tools.reader import open_dataset
 from eval_envs.collect import collect
-from policy_ft.checkpoints.native import load_policy
+from policy_ft.checkpoints.load import load_policy
+from policy_ft.checkpoints.native import UNUSED_HASH
 from policy_ft.checkpoints.parts import load_language, load_tower
+from policy_ft.checkpoints.published.record import Fit
 from policy_ft.config.data import CollectConfig, DataConfig
-from policy_ft.config.run import (
-    NewPolicy,
-    PretrainedPolicy,
-    RunConfig,
-    TrainedTokenizer,
-)
+from policy_ft.config.policy import NewPolicy, PretrainedPolicy, TrainedTokenizer
+from policy_ft.config.run import RunConfig
+from policy_ft.config.transforms import TransformsConfig
 from policy_ft.data.fitting import fit_transforms
 from policy_ft.data.split import split_episodes
 from policy_ft.errors import UserError, describe
@@ -29,10 +29,12 @@ from policy_ft.preflight import (
     Faults,
     require_fitting_data,
     require_loaded,
+    require_named_robot,
     require_rollouts,
     require_sound_numbers,
+    require_speed_settings,
 )
-from policy_ft.tokenization import train_tokenizer
+from policy_ft.tokenization import read_tokenizer, train_tokenizer
 from policy_ft.training import loop
 from policy_ft.training.hooks import Hook
 from policy_ft.training.launch import start_accelerator
@@ -40,7 +42,7 @@ from policy_ft.training.loop import TrainResult
 from policy_ft.training.metrics import require_tensorboard
 from policy_ft.training.ownership import require_writable
 from policy_ft.training.state import starting_point
-from policy_ft.transforms import ModelShape, prompt_text
+from policy_ft.transforms import ModelShape, Transforms, prompt_text
 
 EPISODES_A_WORKER = 50
 PARENT_KEYS = (
@@ -122,6 +124,7 @@ def check(config: RunConfig, *, resume: bool = False) -> list[str]:
     policy = faults.of(lambda: _policy_to_check(config, episodes))
     if policy is not None:
         faults.of(lambda: require_loaded(config, policy))
+        faults.of(lambda: require_speed_settings(config, policy))
         faults.of(lambda: require_rollouts(config, policy))
         if episodes is not None:
             faults.of(lambda: require_fitting_data(config, policy, episodes))
@@ -164,14 +167,45 @@ def build_policy(config: RunConfig, episodes: Dataset) -> Policy:
     kept, _ = split_episodes(episodes, config.data.validation_fraction, config.seed)
     if isinstance(config.policy, NewPolicy):
         return _new_policy(config.policy, episodes, kept, config.seed)
-    policy = load_policy(config.policy.path, init_missing=config.policy.init_missing)
     if config.policy.statistics == "checkpoint":
-        return policy
-    own = policy.transforms
-    fitted = fit_transforms(
-        own.config, episodes, kept, shape=own.shape, tokenizer_json=own.tokenizer_json
+        policy = _pretrained_policy(config.policy)
+        has_embodiment = config.policy.embodiment != "checkpoint"
+        return _with_camera_sizes(policy, episodes.conventions) if has_embodiment else policy
+
+    pretrained = config.policy
+
+    def fit(settings: TransformsConfig, shape: ModelShape, tokenizer_json: str) -> Transforms:
+        require_named_robot(pretrained, settings, episodes)
+        return fit_transforms(settings, episodes, kept, shape=shape, tokenizer_json=tokenizer_json)
+
+    return _pretrained_policy(pretrained, fit)
+
+
+def _pretrained_policy(config: PretrainedPolicy, fit: Fit | None = None) -> Policy:
+    """The checkpoint's policy for the robot, tokenizer and sizes that the settings name."""
+    return load_policy(
+        config.path,
+        init_missing=config.init_missing,
+        embodiment=None if config.embodiment == "checkpoint" else config.embodiment,
+        tokenizer=None if config.tokenizer == "checkpoint" else config.tokenizer,
+        resize=config.resize if config.resize.asked else None,
+        fit=fit,
     )
-    return replace(policy, transforms=fitted)
+
+
+def _with_camera_sizes(policy: Policy, recorded: Conventions) -> Policy:
+    """The policy for images of the recorded sizes: an embodiment's are those it usually has."""
+    own = policy.conventions
+    sizes = {each.name: (each.height, each.width) for each in recorded.cameras}
+    cameras = [
+        each.model_copy(update=dict(zip(("height", "width"), sizes[each.name], strict=True)))
+        for each in own.cameras
+        if each.name in sizes
+    ]
+    if len(cameras) < len(own.cameras):
+        return policy  # require_fitting_data names what is missing
+    conventions = own.model_copy(update={"cameras": tuple(cameras)})
+    return replace(policy, transforms=replace(policy.transforms, conventions=conventions))
 
 
 def _starting_policy(config: RunConfig, episodes: Dataset) -> Policy:
@@ -190,7 +224,7 @@ def _descended(policy: Policy, **origin: str) -> Policy:
     if "weights_sha256" not in own:
         return policy
     parent = {**origin, **{key: own[key] for key in PARENT_KEYS if key in own}}
-    kept = {key: own[key] for key in ("replan_steps",) if key in own}
+    kept = {key: own[key] for key in ("replan_steps", UNUSED_HASH) if key in own}
     return replace(policy, provenance={**kept, "parent": parent})
 
 
@@ -224,25 +258,15 @@ def _tokenizer_json(config: NewPolicy, instructions: Sequence[str]) -> str:
     if isinstance(config.tokenizer, TrainedTokenizer):
         texts = [prompt_text(text, config.transforms.prompt) for text in instructions]
         return train_tokenizer(texts, config.tokenizer.train).to_str()
-    path = Path(config.tokenizer)
-    if not path.is_file():
-        raise UserError(
-            describe(
-                "policy.tokenizer",
-                f"no file {str(path)!r}",
-                "a tokenizer.json of the tokenizers library, or {train: vocabulary size}",
-                "Correct the path.",
-            )
-        )
-    return path.read_text(encoding="utf-8")
+    return read_tokenizer(Path(config.tokenizer), "policy.tokenizer")
 
 
 def _policy_to_check(config: RunConfig, episodes: Dataset | None) -> Policy | None:
     """The policy as far as it can be built: a new one needs data for its statistics."""
     if episodes is not None:
         return build_policy(config, episodes)
-    if isinstance(config.policy, PretrainedPolicy):
-        return load_policy(config.policy.path, init_missing=config.policy.init_missing)
+    if isinstance(config.policy, PretrainedPolicy) and config.policy.statistics == "checkpoint":
+        return _pretrained_policy(config.policy)
     return None
 
 

@@ -47,6 +47,7 @@ class LoadReport:
         reshaped: loaded, and read into another shape.
         dropped: in the files, known to be of no use in the model.
         weights_sha256: weights_hash over the tensors as they are stored, under the model's names.
+        notes: sentences on what was decided that no file says, for a person to check.
     """
 
     loaded: tuple[str, ...] = ()
@@ -56,6 +57,7 @@ class LoadReport:
     reshaped: tuple[Reshaped, ...] = ()
     dropped: tuple[str, ...] = ()
     weights_sha256: str = ""
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """One line of counts: '776 tensors loaded, 0 missing, 0 unexpected, 1 tied, ...'."""
@@ -64,13 +66,13 @@ class LoadReport:
         return ", ".join(counts)
 
     def lines(self) -> list[str]:
-        """The summary and, below it, the names of all that is not simply loaded."""
+        """The summary and, below it, the names of all that is not simply loaded, and the notes."""
         lines = [self.summary()]
         for kind, names in self._others().items():
             lines += [f"  {kind}: {name}" for name in names[:MAX_LISTED_NAMES]]
             if len(names) > MAX_LISTED_NAMES:
                 lines.append(f"  {kind}: ... and {len(names) - MAX_LISTED_NAMES} more")
-        return lines
+        return lines + [f"  note: {note}" for note in self.notes]
 
     def _others(self) -> dict[str, tuple[object, ...]]:
         return {

@@ -8,11 +8,16 @@ from data_tools.conventions import Conventions, compare
 from data_tools.doctor import number_errors
 from data_tools.episode import Dataset
 from eval_envs.making import make_env
+from policy_ft.config.policy import PretrainedPolicy
 from policy_ft.config.run import EvaluationConfig, RunConfig
+from policy_ft.config.transforms import TransformsConfig
 from policy_ft.data.windows import WindowDataset
+from policy_ft.embodiments import load_embodiment
 from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.evaluation.rollout import require_agreement
 from policy_ft.policy import Policy
+from policy_ft.training.features import build_feature_cache
+from policy_ft.training.launch import require_compiler, start_accelerator
 from policy_ft.tuning.groups import plan_groups
 from policy_ft.tuning.stochastic import batch_norms
 
@@ -51,23 +56,65 @@ def require_sound_numbers(episodes: Dataset) -> None:
 def require_fitting_data(config: RunConfig, policy: Policy, episodes: Dataset) -> None:
     """UserError for every disagreement of data and policy, and every instruction too long for it.
 
-    An instruction is named by the first episode that has it.
+    An embodiment that the settings name is compared too: transforms fitted to the data follow the
+    data, whatever robot it comes from. An instruction is named by the first episode that has it.
     """
-    raise_faults(
+    expected = {"the policy": policy.conventions}
+    if config.policy.kind == "pretrained" and config.policy.embodiment != "checkpoint":
+        robot = load_embodiment(config.policy.embodiment)
+        expected[f"embodiment {robot.name}"] = robot.conventions
+    mismatches = [
         str(mismatch)
+        for name, conventions in expected.items()
         for mismatch in compare(
             episodes.conventions,
-            policy.conventions,
+            conventions,
             found_name=f"data {', '.join(config.data.path)}",
-            expected_name="the policy",
+            expected_name=name,
+            may_leave_open=True,
         )
-    )
+    ]
+    if mismatches and "unknown" in policy.conventions.action.units:
+        mismatches = [_unnamed_robot("columns of which nobody says what they mean", episodes)]
+    raise_faults(mismatches)
     first = {episodes[index].instruction: index for index in reversed(range(len(episodes)))}
     faults = Faults()
     for index in sorted(first.values()):
         window = WindowDataset(episodes, [index], policy.transforms)
         faults.of(partial(window.__getitem__, 0))
+        episode = episodes[index]
+        faults.extend(
+            policy.transforms.prompt_faults(episode.instruction, f"{episode.name}, step 0")
+        )
     raise_faults(faults.listed)
+
+
+def require_named_robot(
+    config: PretrainedPolicy, settings: TransformsConfig, episodes: Dataset
+) -> None:
+    """UserError, one, where a checkpoint's own settings are of another robot than the data.
+
+    Args:
+        config: the run's policy block.
+        settings: of the transforms that are to be fitted to the data.
+        episodes: the data.
+    """
+    recorded = episodes.conventions
+    columns = {*recorded.state.names} & {*recorded.action.names}
+    missing = [name for name in settings.camera_names if name not in recorded.camera_names]
+    missing += [name for name in settings.delta_actions if name not in columns]
+    if config.embodiment == "checkpoint" and missing:
+        raise UserError(_unnamed_robot(f"settings for {missing}, which the data lack", episodes))
+
+
+def _unnamed_robot(found: str, episodes: Dataset) -> str:
+    cameras = list(episodes.conventions.camera_names)
+    return describe(
+        "policy.embodiment",
+        f"'checkpoint', and in the checkpoint {found}",
+        f"the robot of the data, with the cameras {cameras}",
+        "Name policy.embodiment: a preset, or a YAML file of your own (docs/embodiments.md).",
+    )
 
 
 def require_loaded(config: RunConfig, policy: Policy) -> None:
@@ -104,6 +151,15 @@ def require_loaded(config: RunConfig, policy: Policy) -> None:
             )
         )
     raise_faults(faults)
+
+
+def require_speed_settings(config: RunConfig, policy: Policy) -> None:
+    """UserError for a feature cache or a compiler that this run asks for and cannot have."""
+    plan = plan_groups(policy.model, config.tuning.groups, config.optimizer)
+    faults = Faults()
+    faults.of(lambda: build_feature_cache(config.training, policy.model, plan))
+    faults.of(lambda: require_compiler(config.training, start_accelerator().device))
+    raise_faults(faults.listed)
 
 
 def require_rollouts(config: RunConfig, policy: Policy) -> None:

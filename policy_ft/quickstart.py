@@ -18,10 +18,12 @@ from rich.console import Console
 from data_tools.doctor import validate
 from data_tools.episode import Dataset
 from policy_ft import assemble
-from policy_ft.checkpoints.native import PROVENANCE_FILE, load_policy, save_policy, weights_hash
+from policy_ft.checkpoints.load import load_policy
+from policy_ft.checkpoints.native import PROVENANCE_FILE, save_policy, weights_hash
 from policy_ft.config.data import CollectConfig
 from policy_ft.config.loader import dump_config, load_config
-from policy_ft.config.run import NewPolicy, RunConfig
+from policy_ft.config.policy import NewPolicy
+from policy_ft.config.run import RunConfig
 from policy_ft.errors import UserError, describe, raise_faults, read_json
 from policy_ft.evaluation.plots import loss_curves, success_bars
 from policy_ft.evaluation.report import Report, Table, write_report

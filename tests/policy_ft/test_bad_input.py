@@ -128,11 +128,15 @@ BAD_FITS = {
     ),
     "state too wide": (
         {"shape": {"state_dim": 3}},
-        ("model.state_dim: found 3", "the robot's 4 columns", "Raise state_dim"),
+        ("model.state_dim: found 3", "the robot's 4 columns", "Raise it (policy.resize.state_dim"),
     ),
     "action too wide": (
         {"shape": {"action_dim": 2}},
-        ("model.action_dim: found 2", "the robot's 3 columns", "Raise action_dim"),
+        (
+            "model.action_dim: found 2",
+            "the robot's 3 columns",
+            "Raise it (policy.resize.action_dim",
+        ),
     ),
     "more cameras than slots": (
         {"shape": {"num_cameras": 1}},

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from data_tools.reader import open_dataset
 from policy_ft import assemble
-from policy_ft.checkpoints.native import load_policy, save_policy
+from policy_ft.checkpoints.load import load_policy
+from policy_ft.checkpoints.native import save_policy
 from policy_ft.cli import app
 from policy_ft.config.data import CollectConfig
 from policy_ft.errors import UserError

@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import save_file
 
 from policy_ft import assemble
-from policy_ft.checkpoints.native import load_policy
+from policy_ft.checkpoints.load import load_policy
 from policy_ft.config.model import TimmVisionConfig
 from policy_ft.errors import UserError
 from policy_ft.models.torchvision_guard import ensure_torchvision_imports

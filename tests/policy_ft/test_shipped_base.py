@@ -3,7 +3,7 @@
 import pytest
 
 from eval_envs.perturb import BlankImages, SwappedInstruction
-from policy_ft.checkpoints.native import load_policy
+from policy_ft.checkpoints.load import load_policy
 from policy_ft.evaluation.results import EvaluationResult
 from policy_ft.evaluation.rollout import Wrapper, evaluate
 from policy_ft.execution.chunks import recorded_replan_steps
