@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from typer.core import TyperGroup
 
-from policy_ft import assemble
-from policy_ft.checkpoints.native import load_policy, weights_hash
+from policy_ft import assemble, cli_checkpoints
+from policy_ft.checkpoints.load import load_policy
 from policy_ft.config.loader import (
     load_config,
     read_config,
@@ -149,7 +149,7 @@ def show(
     _require_no("--set", overrides, path, "a config file")
     policy = load_policy(path)
     if only_hash:
-        print(weights_hash(policy.model))
+        print(policy.load_report.weights_sha256)
     else:
         _show_checkpoint(path, policy)
 
@@ -204,11 +204,16 @@ def evaluate_checkpoint(
             num_sampling_steps=policy.config.num_sampling_steps,
             on_episode=lambda _: progress.advance(bar),
         )
+    print(f"{checkpoint}: " + "\n".join(policy.load_report.lines()))
     Console().print(family_table(f"{checkpoint} in {env}", result))
     if json_file is not None:
         _write_json(json_file, checkpoint, policy, result)
     if video is not None:
         _write_videos(video, film(result))
+
+
+for command in (cli_checkpoints.convert, cli_checkpoints.push, cli_checkpoints.pull):
+    app.command()(command)
 
 
 def main() -> None:
@@ -233,11 +238,13 @@ def _show_checkpoint(path: Path, policy: Policy) -> None:
         groups.add_row(group, str(len(sizes)), f"{sum(sizes):,}")
     groups.add_row("all", str(len(tensors)), f"{sum(each.numel() for each in tensors.values()):,}")
     console.print(groups)
+    print("\n".join(policy.load_report.lines()))
     parts = {
         "model": policy.config.model_dump(mode="json"),
         "conventions": policy.conventions.model_dump(mode="json"),
         "provenance": policy.provenance,
-        "weights_sha256": weights_hash(policy.model),
+        "unused_tensors": sorted(policy.unused),
+        "weights_sha256": policy.load_report.weights_sha256,
     }
     print(yaml.safe_dump(parts, sort_keys=False, width=100))
 
@@ -298,7 +305,7 @@ def _require_outputs(json_file: Path | None, video: Path | None) -> None:
 
 
 def _write_json(path: Path, checkpoint: Path, policy: Policy, result: EvaluationResult) -> None:
-    about = {"checkpoint": str(checkpoint), "weights_sha256": weights_hash(policy.model)}
+    about = {"checkpoint": str(checkpoint), "weights_sha256": policy.load_report.weights_sha256}
     path.write_text(json.dumps({**about, **result.summary()}, indent=2) + "\n", encoding="ascii")
     print(f"wrote {path}")
 

@@ -32,6 +32,7 @@ policy:
     action_horizon: 4
     num_sampling_steps: 2
     vision:
+      kind: timm
       tower: resnetv2_18
       tower_args: {{norm_layer: groupnorm1, channels: [32, 32, 32, 32], stem_chs: 32,
                    layers: [1, 1, 1, 1]}}
@@ -122,6 +123,7 @@ def test_show_hash_equals_the_recorded_hash_of_the_weights(checkpoint: Path) -> 
 def test_show_lists_the_parameters_of_a_checkpoint(checkpoint: Path) -> None:
     text = printed("show", checkpoint)
     assert "expert.layers.1" in text
+    assert "tensors loaded, 0 missing, 0 unexpected, 0 tied, 0 reshaped, 0 dropped" in text
     parts = yaml.safe_load(text[text.index("\nmodel:") :])
     assert parts["model"]["action_horizon"] == 4
     assert parts["conventions"]["control_hz"] == 10

@@ -1,0 +1,1 @@
+"""Any checkpoint to a directory of another format, and what that format cannot say."""

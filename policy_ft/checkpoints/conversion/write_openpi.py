@@ -1,0 +1,53 @@
+"""The files that openpi keeps beside the weights."""
+
+from typing import Any
+
+from policy_ft.checkpoints.conversion.contents import Contents
+from policy_ft.checkpoints.published.openpi import STATISTICS_FILE
+from policy_ft.checkpoints.published.record import CONFIG_FILE
+from policy_ft.checkpoints.published.sizes import gemma_variants
+from policy_ft.errors import UserError, describe
+
+
+def openpi_documents(contents: Contents, asset_id: str) -> dict[str, Any]:
+    """Path below the directory -> JSON, as openpi reads it.
+
+    Args:
+        contents: of the checkpoint.
+        asset_id: the folder below assets/ for the statistics.
+
+    Raises:
+        UserError: the model or its statistics have no place in openpi.
+    """
+    documents: dict[str, Any] = {CONFIG_FILE: _config(contents)}
+    if contents.statistics is not None:
+        arrays = {"state": contents.statistics.state, "actions": contents.statistics.actions}
+        rows = {
+            name: {key: getattr(stats, key) for key in ("mean", "std", "q01", "q99")}
+            for name, stats in arrays.items()
+        }
+        lacking = [name for name, row in rows.items() if None in (row["mean"], row["std"])]
+        if lacking:
+            expected = "mean and std too, which openpi's files must have"
+            remedy = "Train with statistics: data first, which computes all of them."
+            found = f"statistics of {' and '.join(lacking)} without them"
+            raise UserError(describe(str(contents.directory), found, expected, remedy))
+        documents[f"assets/{asset_id}/{STATISTICS_FILE}"] = {"norm_stats": rows}
+    return documents
+
+
+def _config(contents: Contents) -> dict[str, Any]:
+    """config.json; openpi's own fields alone, those it would need to make the model again."""
+    config, prompt = contents.config, contents.transforms_config.prompt
+    is_low = str(contents.tensors["backbone.projector.weight"].dtype) == "torch.bfloat16"
+    document: dict[str, Any] = {
+        "action_dim": config.action_dim,
+        "action_horizon": config.action_horizon,
+        **gemma_variants(config),
+        "precision": "bfloat16" if is_low else "float32",
+        "pi05": config.family == "pi05",
+        "max_token_len": config.max_prompt_tokens,
+    }
+    if config.family == "pi05":
+        document["discrete_state_input"] = prompt in ("pi05", "pi05_padded_state")
+    return document

@@ -1,0 +1,64 @@
+"""The commands that move checkpoints between formats and places."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from policy_ft.checkpoints import hub
+from policy_ft.checkpoints.conversion.convert import convert as convert_checkpoint
+from policy_ft.checkpoints.load import locate
+
+Checkpoint = Annotated[
+    str, typer.Argument(metavar="CHECKPOINT", help="Directory of any format, or a hub id.")
+]
+RepoId = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the hub.")]
+
+
+def convert(
+    checkpoint: Checkpoint,
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="To be made.")],
+    to: Annotated[
+        Literal["native", "openpi", "lerobot"], typer.Option(help="The format to write.")
+    ],
+    dtype: Annotated[
+        Literal["stored", "float32", "bfloat16"],
+        typer.Option(help="Of the weights; stored keeps each tensor's own."),
+    ] = "stored",
+    embodiment: Annotated[
+        str | None, typer.Option(help="Preset or YAML file of the robot it is used for.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="tokenizer.json, its directory or a hub id.")
+    ] = None,
+) -> None:
+    """Write a checkpoint in the format of policy_ft, openpi or LeRobot, bit for bit."""
+    converted = convert_checkpoint(
+        checkpoint, to, directory, dtype=dtype, embodiment=embodiment, tokenizer=tokenizer
+    )
+    for remark in converted.remarks:
+        print(f"note: {remark}")
+    print(f"wrote {converted.directory}\nweights SHA-256 {converted.weights_sha256}")
+
+
+def push(
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="A checkpoint.")],
+    repo_id: RepoId,
+    is_public: Annotated[
+        bool, typer.Option("--public", help="Make a new repository public.")
+    ] = False,
+) -> None:
+    """Upload a checkpoint directory to the hub, to a private repository if it is a new one."""
+    print(hub.push(locate(directory).directory, repo_id, is_private=not is_public))
+
+
+def pull(
+    repo_id: RepoId,
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="To be made.")],
+    only: Annotated[
+        list[str],
+        typer.Option(metavar="PATTERN", help="Files to download; else all of a checkpoint's."),
+    ] = [],  # noqa: B006 - typer reads the default and never changes it
+) -> None:
+    """Download a checkpoint from the hub to a directory; never pickled files."""
+    print(f"wrote {hub.pull(repo_id, directory, only or hub.READ_FILES)}")
