@@ -7,10 +7,14 @@ import h5py
 import numpy as np
 import yaml
 
+from data_tools.columns import map_columns
 from data_tools.reader import open_dataset
 from policy_ft.assemble import check, train
-from policy_ft.checkpoints.native import load_policy
+from policy_ft.checkpoints.load import load_policy
 from policy_ft.config.loader import load_config
+from policy_ft.config.policy import PretrainedPolicy
+from policy_ft.config.transforms import TransformsConfig
+from policy_ft.embodiments import PRESETS, Embodiment, load_embodiment
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -74,3 +78,26 @@ def test_the_configurations_shown_in_the_guide_train_on_robomimic_files(tmp_path
     observation = open_dataset(tmp_path)[0].observation(0, ["front", "wrist"])
     (chunk,) = policy.act([observation])
     assert chunk.shape == (16, 7)
+
+
+def test_the_embodiment_shown_in_the_guide_means_what_the_guide_says(tmp_path):
+    """85 mm between the fingers is open, 0 for pi0; 0 mm is closed, 1; j3 counts the other way."""
+    declaration, policy = fenced("docs/embodiments.md", "yaml")
+    (tmp_path / "bench_arm.yaml").write_text(declaration)
+    robot = load_embodiment(str(tmp_path / "bench_arm.yaml"))
+    names = robot.conventions.state.names
+
+    state = map_columns([0.1, 0.2, 0.3, 0, 0, 0, 85], robot.state_maps, names)
+    np.testing.assert_allclose(state, [0.1, 0.2, -0.3, 0, 0, 0, 0], atol=1e-5)
+    closed = map_columns([0, 0, 0, 0, 0, 0, 0], robot.action_maps, names)
+    np.testing.assert_allclose(closed, [0, 0, 0, 0, 0, 0, 1])
+    assert robot.conventions.action.high[5] == float("inf")
+    assert TransformsConfig(**robot.transforms).camera_names == ("top", "wrist")
+    block = PretrainedPolicy.model_validate(yaml.safe_load(policy)["policy"])
+    assert block.embodiment == "bench_arm.yaml"
+
+
+def test_the_guide_names_every_preset_and_every_field_of_an_embodiment():
+    page = (ROOT / "docs/embodiments.md").read_text()
+    for name in (*PRESETS, *Embodiment.model_fields):
+        assert re.search(rf"(`|^){name}(`|:)", page, re.MULTILINE), name
