@@ -46,7 +46,7 @@ def test_the_benchmark_measures_sampling_and_both_kinds_of_training(tmp_path):
 
 def test_when_the_time_is_up_the_benchmark_reports_what_it_has(tmp_path):
     record = measured(tmp_path / "gpu.json", "--budget-s", "0.01")
-    assert record["rows"][-1] == {"work": "stopped", "note": "the time was up"}
+    assert {"work": "stopped", "note": "the time was up"} in record["rows"]
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""The codes that benchmarks compare ours with, behind one interface."""
