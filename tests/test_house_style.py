@@ -55,13 +55,22 @@ def long_functions(root: Path) -> Iterator[str]:
 
 
 def large_package(root: Path) -> Iterator[str]:
-    lines = sum(
-        len(path.read_text(encoding="utf-8").splitlines())
-        for path in (root / "policy_ft").rglob("*.py")
-    )
+    lines = sum(lines_of_code(tree) for _, tree in sources(root, ("policy_ft",)))
     if lines > MAX_POLICY_FT_LINES:
         limit = f"at most {MAX_POLICY_FT_LINES}"
-        yield fault("policy_ft", 1, f"{lines} lines", limit, "Remove what is said twice.")
+        yield fault("policy_ft", 1, f"{lines} lines of code", limit, "Remove what is said twice.")
+
+
+def lines_of_code(tree: ast.Module) -> int:
+    """Lines that hold part of a statement; docstrings, comments and empty lines do not count."""
+    lines: set[int] = set()
+    for node in ast.walk(tree):
+        is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if isinstance(node, ast.stmt) and not is_text:
+            inner = [each for each in ast.iter_child_nodes(node) if isinstance(each, ast.stmt)]
+            end = min((each.lineno - 1 for each in inner), default=node.end_lineno or node.lineno)
+            lines.update(range(node.lineno, end + 1))
+    return len(lines)
 
 
 def catch_all_names(root: Path) -> Iterator[str]:
@@ -182,7 +191,7 @@ PLANTED = [
         "def f():\n" + "    x = 1\n" * 60,
         "a.py:1: found f() of 61 lines",
     ),
-    (large_package, "policy_ft/a.py", "\n" * 12_001, "found 12001 lines"),
+    (large_package, "policy_ft/a.py", "x = 1\n" * 12_001, "found 12001 lines of code"),
     (catch_all_names, "data_tools/utils.py", "", "data_tools/utils.py:1: found the name 'utils'"),
     (
         errors_without_words,
