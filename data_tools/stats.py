@@ -1,6 +1,7 @@
 """Exact statistics of states and actions: from the low-dimensional arrays only, in seconds."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Self
 
 import numpy as np
@@ -46,18 +47,9 @@ class NormalizationStats(Declaration):
                 f"statistics: found {lengths} columns; expected as many in each. "
                 "Compute them again."
             )
-        table = {name: np.array(values) for name, values in columns.items()}
-        if not all(np.isfinite(row).all() for row in table.values()):
-            raise ValueError(
-                f"statistics: found {columns}; expected finite numbers. Compute them again."
-            )
-        pairs = [pair for pair in _ORDERED if set(pair) <= set(table)]
-        is_negative = "std" in table and (table["std"] < 0).any()
-        if is_negative or any((table[low] > table[high]).any() for low, high in pairs):
-            raise ValueError(
-                f"statistics: found {columns}; expected std >= 0, min <= max, q01 <= q99 and "
-                "q10 <= q90. Compute them again."
-            )
+        faults = list(_value_faults(columns))
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
     @property
@@ -99,6 +91,24 @@ class NormalizationStats(Declaration):
             raise UserError(describe("statistics", f"{self.dim} columns", f"{dim}", remedy))
         cut = {name: getattr(self, name)[:dim] for name in self.present}
         return type(self)(**cut, num_frames=self.num_frames)
+
+
+def _value_faults(columns: Mapping[str, Column]) -> Iterator[str]:
+    """A fault for each value that no data can have."""
+    remedy = "Compute them again."
+    for name, row in columns.items():
+        for index, value in enumerate(row):
+            place = f"{name}, column {index}"
+            if not math.isfinite(value):
+                yield describe(place, repr(value), "a finite number", remedy)
+            elif name == "std" and value < 0:
+                yield describe(place, repr(value), "no less than 0", remedy)
+    for low, high in _ORDERED:
+        pairs = zip(columns.get(low, ()), columns.get(high, ()), strict=False)
+        for index, (below, above) in enumerate(pairs):
+            if below > above:
+                expected = f"no more than {above!r}, its {high}"
+                yield describe(f"{low}, column {index}", repr(below), expected, remedy)
 
 
 def exact_stats(array: npt.ArrayLike) -> NormalizationStats:

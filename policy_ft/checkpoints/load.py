@@ -9,10 +9,10 @@ import torch
 
 from policy_ft import tokenization
 from policy_ft.checkpoints.atomic import is_unfinished
-from policy_ft.checkpoints.hub import is_hub_id, pull, pull_file
+from policy_ft.checkpoints.hub import is_remote, pull, pull_file
 from policy_ft.checkpoints.model import read_model
 from policy_ft.checkpoints.native import MODEL_FILE, PROVENANCE_FILE, load_native
-from policy_ft.checkpoints.published.lerobot import ADAPTER_FILE, read_lerobot
+from policy_ft.checkpoints.published.lerobot import ADAPTER_FILE, LEROBOT_FILES, read_lerobot
 from policy_ft.checkpoints.published.openpi import PARAMS_DIRECTORY, read_openpi
 from policy_ft.checkpoints.published.record import (
     CONFIG_FILE,
@@ -25,7 +25,7 @@ from policy_ft.checkpoints.tensor_files import INDEX_SUFFIX, WEIGHTS_FILE, locat
 from policy_ft.config.resize import ModelResize
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.embodiments import Embodiment, load_embodiment
-from policy_ft.errors import UserError, describe, read_json
+from policy_ft.errors import UserError, describe, nearest, read_json
 from policy_ft.policy import Policy, SourceRecord
 from policy_ft.tokenization import TOKENIZER_FILE
 from policy_ft.transforms import ModelShape
@@ -105,7 +105,7 @@ def load_policy(
         stored_name=published.names.stored_name,
         resize=resize,
     )
-    report = replace(report, notes=published.notes)
+    report = replace(report, notes=published.all_notes)
     provenance = {**published_provenance(published), "weights_sha256": report.weights_sha256}
     unused = locate_tensors(published.files, report.dropped)
     return Policy(model, transforms, published.config, report, provenance, source, unused)
@@ -126,7 +126,7 @@ def published_provenance(published: Published) -> dict[str, Any]:
         "published_family": published.config.family,
         "published_format": published.format,
         "published_path": str(published.directory),
-        "notes": list(published.notes),
+        "notes": list(published.all_notes),
         **_replan_steps(published),
     }
 
@@ -159,17 +159,16 @@ def locate(path: str | Path) -> Located:
         UserError: there is none, there are several, or the weights are pickled.
     """
     directory = Path(path)
-    if not directory.exists() and isinstance(path, str) and is_hub_id(path):
+    if not directory.exists() and isinstance(path, str) and is_remote(path):
         directory = pull(path)
     if not directory.is_dir():
-        remedy = "Correct the path, or give a hub id 'owner/name'."
-        raise UserError(describe(str(path), "no such directory", "a checkpoint directory", remedy))
+        raise UserError(describe(str(path), *_no_directory(directory)))
     if directory.name == PARAMS_DIRECTORY and not _formats(directory):
         directory = directory.resolve().parent
     places = [directory / name for name in ("", *_LEROBOT_PLACES, *_LEROBOT_PLACES_OF_RUNS)]
     for place in places:
         formats = _formats(place)
-        twin = place.with_name(_LEROBOT_AVERAGE)
+        twin = place.parent / _LEROBOT_AVERAGE
         if place != directory and formats and _formats(twin):
             remedy = "Give one of the two; the second holds the running average of the weights."
             found = f"{place.name} and {twin.name}"
@@ -186,7 +185,7 @@ def locate(path: str | Path) -> Located:
 def read_tokenizer(tokenizer: str | Path) -> str:
     """The text of the tokenizer.json at a path, in a directory or on the hub; UserError if none."""
     path = Path(tokenizer)
-    if not path.exists() and isinstance(tokenizer, str) and is_hub_id(tokenizer):
+    if not path.exists() and isinstance(tokenizer, str) and is_remote(tokenizer):
         path = pull_file(tokenizer, TOKENIZER_FILE)
     return tokenization.read_tokenizer(path, "tokenizer")
 
@@ -209,7 +208,8 @@ def _resized(published: Published, resize: ModelResize | None) -> Published:
     if resize is None:
         return published
     _refuse_padding(published.transforms_config, resize)
-    return replace(published, config=resize.resized(published.config))
+    assumed = {size: note for size, note in published.assumed.items() if size not in resize.asked}
+    return replace(published, config=resize.resized(published.config), assumed=assumed)
 
 
 def _refuse_padding(config: TransformsConfig, resize: ModelResize | None) -> None:
@@ -236,14 +236,24 @@ def _formats(directory: Path) -> list[CheckpointFormat]:
 
 
 def _is_lerobot(directory: Path) -> bool:
-    """Whether config.json names a kind of policy, which openpi's never does."""
-    if (directory / ADAPTER_FILE).is_file():
+    """Whether there are files that openpi never writes, or config.json names a kind of policy."""
+    if any((directory / name).is_file() for name in LEROBOT_FILES):
         return True
     config = directory / CONFIG_FILE
     if not config.is_file():
         return False
     document = read_json(config)
-    return isinstance(document, dict) and "type" in document
+    return isinstance(document, dict) and not {"type", "input_features"}.isdisjoint(document)
+
+
+def _no_directory(path: Path) -> tuple[str, str, str]:
+    """What to say of a path that is none of a directory: found, expected, remedy."""
+    found = "a file" if path.exists() else "no such directory"
+    parent = path.parent
+    beside = [each.name for each in parent.iterdir() if each.is_dir()] if parent.is_dir() else []
+    hint = nearest(path.name, beside)
+    remedy = f"Correct the path, or give a hub id 'owner/name'{f'; {hint}' if hint else '.'}"
+    return found, "a checkpoint directory", remedy
 
 
 def _no_checkpoint(directory: Path) -> tuple[str, str, str]:

@@ -70,9 +70,9 @@ def test_statistics_survive_json_exactly():
     ("change", "words"),
     [
         ({"std": (1.0,)}, "expected as many in each. Compute them again"),
-        ({"mean": (float("nan"), 0.0)}, "expected finite numbers"),
-        ({"std": (-1.0, 1.0)}, "expected std >= 0"),
-        ({"q01": (5.0, 5.0)}, "q01 <= q99"),
+        ({"mean": (float("nan"), 0.0)}, "mean, column 0: found nan; expected a finite number"),
+        ({"std": (-1.0, 1.0)}, "std, column 0: found -1.0; expected no less than 0"),
+        ({"q01": (5.0, 5.0)}, "q01, column 0: found 5.0; expected no more than .*, its q99"),
         ({"num_frames": True}, "valid integer"),
         ({"q50": (0.0, 0.0)}, "Extra inputs"),
     ],

@@ -79,7 +79,7 @@ def test_weights_that_the_provenance_does_not_know_are_refused(policy, tmp_path)
     tensors = load_file(path)
     tensors["expert.action_out_proj.bias"][0] += 1e-3
     save_file(tensors, path)
-    with pytest.raises(UserError, match=r"SHA-256.*files do not belong together"):
+    with pytest.raises(UserError, match=r"weights_sha256.*files do not belong together"):
         load_policy(tmp_path / "base")
 
 

@@ -1,22 +1,43 @@
 """README.md of a checkpoint: what it is, how it was made, how to load it. Facts only."""
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import jinja2
 
 from policy_ft.checkpoints.conversion.contents import Contents
+from policy_ft.checkpoints.published.record import TOKENIZERS
+from policy_ft.checkpoints.published.robot_beside import EMBODIMENT_FILE
 
 _LIBRARIES = {"native": "policy_ft", "openpi": "openpi", "lerobot": "lerobot"}
 
 
-def model_card(contents: Contents, to: str, remarks: tuple[str, ...]) -> str:
+@dataclass(frozen=True)
+class Written:
+    """What there is to say of the files of a converted checkpoint.
+
+    Attributes:
+        remarks: what they cannot say or say otherwise, and what was made up.
+        has_statistics: whether there are any.
+        has_robot: whether EMBODIMENT_FILE is among them.
+        can_act: whether their statistics can be used as they are.
+    """
+
+    remarks: tuple[str, ...] = ()
+    has_statistics: bool = True
+    has_robot: bool = False
+    can_act: bool = True
+
+
+def model_card(contents: Contents, to: str, written: Written) -> str:
     """The model card of a converted checkpoint, with the header that a hub reads.
 
     Args:
-        contents: what was written.
+        contents: what was converted.
         to: the format written.
-        remarks: what the format does not say.
+        written: what there is to say of the files.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("policy_ft", "checkpoints/conversion"),
@@ -37,10 +58,24 @@ def model_card(contents: Contents, to: str, remarks: tuple[str, ...]) -> str:
         conventions=contents.conventions,
         transforms=contents.transforms_config,
         digest=contents.weights_sha256,
-        remarks=remarks,
-        origin={key: _one_line(value) for key, value in sorted(contents.provenance.items())},
-        place=".",
+        written=written,
+        origin={
+            key: _one_line(value)
+            for key, value in sorted(contents.provenance.items())
+            if to == "native" or key != "format"
+        },
+        arguments=", ".join(_arguments(contents, written)),
     )
+
+
+def _arguments(contents: Contents, written: Written) -> Iterator[str]:
+    """The words between the brackets of load_policy."""
+    yield '"."'
+    if written.has_robot:
+        yield f'embodiment="{EMBODIMENT_FILE}"'
+    family = contents.config.family
+    if contents.tokenizer_json is None and family != "own":
+        yield f'tokenizer="{TOKENIZERS[family]}"'
 
 
 def _dtype(tensor: Any) -> str:

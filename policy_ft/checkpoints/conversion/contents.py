@@ -11,6 +11,7 @@ from torch import Tensor
 
 from data_tools.conventions import Conventions
 from policy_ft.checkpoints.load import (
+    CheckpointFormat,
     Located,
     published_provenance,
     read_published,
@@ -49,6 +50,7 @@ class Contents:
         statistics: None where a published checkpoint has none that can be used.
         tokenizer_json: None where a published checkpoint has none.
         absent: "statistics" or "tokenizer" -> what to tell who needs it although it is None.
+        has_unfit_statistics: as in Published.
         provenance: what made the weights.
         source: the published checkpoint it is, or was made of; None for one of our own.
         tensors: the model's name -> tensor, as stored.
@@ -56,6 +58,7 @@ class Contents:
         weights_sha256: weights_hash of the tensors.
         report: what became of every stored tensor.
         model: the model on the meta device, without values.
+        is_of_other_dtype: whether the tensors were made of those stored, in another type.
     """
 
     directory: Path
@@ -65,6 +68,7 @@ class Contents:
     statistics: Statistics | None
     tokenizer_json: str | None
     absent: Mapping[str, str]
+    has_unfit_statistics: bool
     provenance: Mapping[str, Any]
     source: SourceRecord | None
     tensors: Mapping[str, Tensor]
@@ -72,6 +76,14 @@ class Contents:
     weights_sha256: str
     report: LoadReport
     model: VLAModel
+    is_of_other_dtype: bool = False
+
+    @property
+    def layout(self) -> CheckpointFormat:
+        """The format whose documents it came with; openpi's are one for both kinds of weights."""
+        if self.source is None:
+            return "native"
+        return "lerobot" if self.source.format == "lerobot" else "openpi"
 
     @property
     def is_as_published(self) -> bool:
@@ -104,6 +116,11 @@ def open_contents(
             yield _published(read_published(located, embodiment, tokenizer), stack)
 
 
+def main_dtype(contents: Contents) -> str:
+    """The type of the large weights, as config.json says it: 'float32' or 'bfloat16'."""
+    return str(contents.tensors["backbone.projector.weight"].dtype).removeprefix("torch.")
+
+
 def _native(directory: Path, stack: ExitStack) -> Contents:
     parts = read_parts(directory)
     stored = stack.enter_context(TensorFiles(weight_files(directory)))
@@ -115,7 +132,7 @@ def _native(directory: Path, stack: ExitStack) -> Contents:
     unused = {name: beside.tensor(name) for name in parts.unused}
     digest = _checked_hash(tensors, stored.where)
     require_recorded(directory, WEIGHTS_HASH, digest, parts.provenance)
-    if unused:
+    if unused and UNUSED_HASH in parts.provenance:
         require_recorded(directory, UNUSED_HASH, weights_hash(unused), parts.provenance)
     return Contents(
         directory=directory,
@@ -125,6 +142,7 @@ def _native(directory: Path, stack: ExitStack) -> Contents:
         statistics=parts.transforms.statistics,
         tokenizer_json=parts.transforms.tokenizer_json,
         absent={},
+        has_unfit_statistics=False,
         provenance=parts.provenance,
         source=parts.source,
         tensors=tensors,
@@ -151,6 +169,7 @@ def _published(published: Published, stack: ExitStack) -> Contents:
         statistics=published.statistics,
         tokenizer_json=published.tokenizer_json,
         absent=published.absent,
+        has_unfit_statistics=published.has_unfit_statistics,
         provenance=published_provenance(published),
         source=source_record(published),
         tensors=tensors,

@@ -12,11 +12,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from policy_ft.checkpoints.atomic import atomic_directory
-from policy_ft.checkpoints.conversion.card import model_card
-from policy_ft.checkpoints.conversion.contents import Contents, open_contents
-from policy_ft.checkpoints.conversion.differences import differences
+from policy_ft.checkpoints.conversion.card import Written, model_card
+from policy_ft.checkpoints.conversion.contents import Contents, main_dtype, open_contents
+from policy_ft.checkpoints.conversion.differences import (
+    differences,
+    has_statistics,
+    says_robot,
+)
 from policy_ft.checkpoints.conversion.write_lerobot import lerobot_documents
 from policy_ft.checkpoints.conversion.write_openpi import openpi_documents
+from policy_ft.checkpoints.conversion.write_robot import robot_yaml
 from policy_ft.checkpoints.load import CheckpointFormat, Located, locate, read_published
 from policy_ft.checkpoints.model import DTYPES
 from policy_ft.checkpoints.names import (
@@ -29,10 +34,13 @@ from policy_ft.checkpoints.names import (
 )
 from policy_ft.checkpoints.native import UNUSED_FILE, write_records
 from policy_ft.checkpoints.published.lerobot import TOKENIZER_DIRECTORY
-from policy_ft.checkpoints.published.lerobot_processors import tensors_of
+from policy_ft.checkpoints.published.openpi import statistics_fingerprint
+from policy_ft.checkpoints.published.record import CONFIG_FILE
+from policy_ft.checkpoints.published.robot_beside import EMBODIMENT_FILE
+from policy_ft.checkpoints.published.tensor_document import tensors_of
 from policy_ft.checkpoints.tensor_files import WEIGHTS_FILE, write_tensors
 from policy_ft.checkpoints.weights import weights_hash
-from policy_ft.embodiments import load_embodiment
+from policy_ft.embodiments import Embodiment, load_embodiment
 from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.policy import Policy
 from policy_ft.tokenization import TOKENIZER_FILE
@@ -94,17 +102,16 @@ def convert(
     _refuse_inside(target, located.directory)
     with open_contents(located, robot, tokenizer) as contents:
         contents = _in_dtype(contents, dtype)
+        if to != "native" and contents.has_unfit_statistics:
+            raise_faults([contents.absent["statistics"]])
         with atomic_directory(target) as unfinished:
             if to == "native":
-                remarks: tuple[str, ...] = ()
-                _write_native(contents, unfinished)
+                written = _write_native(contents, unfinished)
             else:
-                asset_ids = robot.asset_ids if robot is not None else ()
-                asset_id = asset_ids[0] if asset_ids else DEFAULT_ASSET_ID
-                remarks = _write_published(contents, to, unfinished, asset_id)
-            card = model_card(contents, to, remarks)
+                written = _write_published(contents, to, unfinished, robot)
+            card = model_card(contents, to, written)
             (unfinished / "README.md").write_text(card, encoding="utf-8")
-    return Converted(target, contents.weights_sha256, remarks)
+    return Converted(target, contents.weights_sha256, written.remarks)
 
 
 def _refuse_inside(target: Path, checkpoint: Path) -> None:
@@ -144,10 +151,16 @@ def _in_dtype(contents: Contents, dtype: StoredDtype) -> Contents:
         for name, tensor in contents.unused.items()
     }
     digest = weights_hash(_Lazy(tensors))
-    return replace(contents, tensors=_Lazy(tensors), unused=_Lazy(unused), weights_sha256=digest)
+    return replace(
+        contents,
+        tensors=_Lazy(tensors),
+        unused=_Lazy(unused),
+        weights_sha256=digest,
+        is_of_other_dtype=True,
+    )
 
 
-def _write_native(contents: Contents, directory: Path) -> None:
+def _write_native(contents: Contents, directory: Path) -> Written:
     """Our own directory; unused tensors keep the names they have in the published files."""
     raise_faults(contents.absent.values())
     assert contents.statistics is not None
@@ -173,20 +186,25 @@ def _write_native(contents: Contents, directory: Path) -> None:
         unused = {_rooted(n, root): _getter(contents.unused, n) for n in contents.unused}
         write_tensors(directory / UNUSED_FILE, _Lazy(unused), max_shard_bytes=None)
     write_records(policy, directory, contents.weights_sha256)
+    return Written()
 
 
 def _write_published(
-    contents: Contents, to: Literal["openpi", "lerobot"], directory: Path, asset_id: str
-) -> tuple[str, ...]:
-    """The directory of another format; returns the remarks."""
+    contents: Contents,
+    to: Literal["openpi", "lerobot"],
+    directory: Path,
+    robot: Embodiment | None,
+) -> Written:
+    """The directory of another format; what there is to say of it."""
     family = _published_family(contents, to)
-    is_verbatim = contents.is_as_published and _layout(contents) == to
+    is_verbatim = contents.is_as_published and contents.layout == to
+    asset_ids = _asset_ids(contents, to, robot, is_verbatim=is_verbatim)
     if to == "openpi":
-        documents = openpi_documents(contents, asset_id)
+        documents = openpi_documents(contents, asset_ids[0])
     else:
         documents = {} if is_verbatim else lerobot_documents(contents, family)
     if is_verbatim and contents.source is not None:
-        verbatim = contents.source.documents
+        verbatim = _with_dtype(contents, contents.source.documents, to)
         # sizes that openpi's own files do not say are kept in a config.json of ours
         added = {n: d for n, d in documents.items() if n not in verbatim and "/" not in n}
         documents = {**verbatim, **added}
@@ -199,7 +217,47 @@ def _write_published(
     tensors, remarks = _stored_tensors(contents, to, family, is_verbatim=is_verbatim)
     write_tensors(directory / WEIGHTS_FILE, tensors, max_shard_bytes=None)
     written = read_published(Located(directory, to))
-    return (*remarks, *differences(contents, written))
+    has_robot = not says_robot(contents, written)
+    if has_robot:
+        text = robot_yaml(contents, robot, asset_ids)
+        (directory / EMBODIMENT_FILE).write_text(text, encoding="utf-8")
+    return Written(
+        remarks=(*remarks, *differences(contents, written)),
+        has_statistics=has_statistics(written),
+        has_robot=has_robot,
+        can_act=written.statistics is not None
+        and (has_robot or "statistics" not in written.absent),
+    )
+
+
+def _asset_ids(
+    contents: Contents,
+    to: Literal["openpi", "lerobot"],
+    robot: Embodiment | None,
+    *,
+    is_verbatim: bool,
+) -> tuple[str, ...]:
+    """Under which names the statistics are written; for openpi at least one, of its folder."""
+    asset_ids = robot.asset_ids if robot is not None else ()
+    if to == "lerobot":
+        return asset_ids
+    if is_verbatim and contents.source is not None and contents.statistics is not None:
+        kept = contents.statistics.fingerprint
+        names = [n for n in contents.source.documents if statistics_fingerprint(n) == kept]
+        asset_ids = tuple(Path(n).parent.relative_to("assets").as_posix() for n in names)
+    return asset_ids or (DEFAULT_ASSET_ID,)
+
+
+def _with_dtype(
+    contents: Contents, documents: Mapping[str, Any], to: Literal["openpi", "lerobot"]
+) -> dict[str, Any]:
+    """The documents, in which config.json says the type that the weights have now."""
+    key = {"openpi": "precision", "lerobot": "dtype"}[to]
+    config = documents.get(CONFIG_FILE, {})
+    stored = main_dtype(contents)
+    if not contents.is_of_other_dtype or config.get(key) in (None, stored):
+        return dict(documents)
+    return {**documents, CONFIG_FILE: {**config, key: stored}}
 
 
 def _published_family(contents: Contents, to: Literal["openpi", "lerobot"]) -> PublishedFamily:
@@ -212,13 +270,6 @@ def _published_family(contents: Contents, to: Literal["openpi", "lerobot"]) -> P
         where = f"{contents.directory}, model family"
         raise UserError(describe(where, repr(family), expected, remedy))
     return family
-
-
-def _layout(contents: Contents) -> str:
-    """The format whose documents the checkpoint came with; openpi's are one for both weights."""
-    if contents.source is None:
-        return "native"
-    return "lerobot" if contents.source.format == "lerobot" else "openpi"
 
 
 def _stored_tensors(
@@ -242,7 +293,7 @@ def _stored_tensors(
             remarks.append(f"{name}: left out, for {to} has one tensor for both of its names")
     if table.dead not in unused:
         shape = dead_head_shape(contents.config)
-        zeros = torch.zeros(shape, dtype=contents.tensors["backbone.projector.weight"].dtype)
+        zeros = torch.zeros(shape, dtype=getattr(torch, main_dtype(contents)))
         makers[root + table.dead] = lambda: zeros
         remarks.append(f"{table.dead}: zeros, for it never was there; no computation uses it")
     return _Lazy(makers), remarks
@@ -271,6 +322,6 @@ def _write_document(directory: Path, name: str, document: Any) -> None:
         raise UserError(describe("source.json, documents", repr(name), expected, remedy))
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":
-        save_file(tensors_of(document), path)
+        save_file(tensors_of(document, f"source.json, documents, {name}"), path)
     else:
         path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from policy_ft.checkpoints.conversion.contents import Contents
+from policy_ft.checkpoints.conversion.contents import Contents, main_dtype
 from policy_ft.checkpoints.names import PublishedFamily
 from policy_ft.checkpoints.published.lerobot import TOKENIZER_DIRECTORY
 from policy_ft.checkpoints.published.lerobot_config import ACTION, IMAGES, STATE
@@ -23,12 +23,11 @@ from policy_ft.checkpoints.published.lerobot_processors import (
     RENAME_STEP,
     TOKENIZER_STEP,
     UNNORMALIZER_STEP,
-    TensorDocument,
-    tensor_document,
 )
 from policy_ft.checkpoints.published.lerobot_robot import NORMALIZATIONS, is_kept_absolute
 from policy_ft.checkpoints.published.record import CONFIG_FILE, TOKENIZERS
 from policy_ft.checkpoints.published.sizes import SIGLIP_HEADS, SMOLVLM_HEADS, gemma_variants
+from policy_ft.checkpoints.published.tensor_document import TensorDocument, tensor_document
 from policy_ft.config.model import ModelConfig, SiglipVisionConfig
 from policy_ft.errors import UserError, describe
 from policy_ft.tokenization import BOS, PAD
@@ -102,7 +101,7 @@ def _config(contents: Contents, family: PublishedFamily) -> Json:
     return {
         **document,
         **gemma_variants(config),
-        "dtype": str(contents.tensors["backbone.projector.weight"].dtype).removeprefix("torch."),
+        "dtype": main_dtype(contents),
         "num_inference_steps": config.num_sampling_steps,
         "image_resolution": [config.image_height, config.image_width],
         **_relative_actions(contents),

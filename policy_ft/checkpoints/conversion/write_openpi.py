@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from policy_ft.checkpoints.conversion.contents import Contents
+from policy_ft.checkpoints.conversion.contents import Contents, main_dtype
 from policy_ft.checkpoints.published.openpi import STATISTICS_FILE
 from policy_ft.checkpoints.published.record import CONFIG_FILE
 from policy_ft.checkpoints.published.sizes import gemma_variants
@@ -38,16 +38,31 @@ def openpi_documents(contents: Contents, asset_id: str) -> dict[str, Any]:
 
 def _config(contents: Contents) -> dict[str, Any]:
     """config.json; openpi's own fields alone, those it would need to make the model again."""
+    _require_one_width(contents)
     config, prompt = contents.config, contents.transforms_config.prompt
-    is_low = str(contents.tensors["backbone.projector.weight"].dtype) == "torch.bfloat16"
     document: dict[str, Any] = {
         "action_dim": config.action_dim,
         "action_horizon": config.action_horizon,
         **gemma_variants(config),
-        "precision": "bfloat16" if is_low else "float32",
+        "precision": "bfloat16" if main_dtype(contents) == "bfloat16" else "float32",
         "pi05": config.family == "pi05",
         "max_token_len": config.max_prompt_tokens,
     }
     if config.family == "pi05":
         document["discrete_state_input"] = prompt in ("pi05", "pi05_padded_state")
     return document
+
+
+def _require_one_width(contents: Contents) -> None:
+    """UserError where openpi's own code would make a state_proj of another width."""
+    state, action = contents.config.state_dim, contents.config.action_dim
+    if contents.config.family != "pi0" or state == action:
+        return
+    wide = max(state, action)
+    found = f"a state of {state} columns and actions of {action}"
+    expected = "one width, for openpi makes state_proj as wide as the actions"
+    remedy = (
+        f"Load it with resize=ModelResize(state_dim={wide}, action_dim={wide}), which adds columns "
+        "of zeros, save it with save_policy and convert that."
+    )
+    raise UserError(describe(str(contents.directory), found, expected, remedy))

@@ -7,6 +7,7 @@ from typing import Any, Final
 import torch
 
 from policy_ft.checkpoints.names import PublishedNames
+from policy_ft.checkpoints.published.anchors import require_anchors
 from policy_ft.checkpoints.published.lerobot_config import (
     LerobotConfig,
     config_notes,
@@ -14,6 +15,8 @@ from policy_ft.checkpoints.published.lerobot_config import (
     stated_sizes,
 )
 from policy_ft.checkpoints.published.lerobot_processors import (
+    POSTPROCESSOR,
+    PREPROCESSOR,
     TOKENIZER_STEP,
     Processors,
     read_processors,
@@ -26,9 +29,15 @@ from policy_ft.checkpoints.published.record import (
     read_names,
     tokenizer_beside,
     twin_notes,
+    unread_notes,
 )
 from policy_ft.checkpoints.published.sizes import Stated, model_config
-from policy_ft.checkpoints.tensor_files import WEIGHTS_FILE, TensorFiles, tensor_files
+from policy_ft.checkpoints.tensor_files import (
+    INDEX_SUFFIX,
+    WEIGHTS_FILE,
+    TensorFiles,
+    tensor_files,
+)
 from policy_ft.embodiments import Embodiment
 from policy_ft.errors import UserError, describe, raise_faults, read_json
 from policy_ft.tokenization import TOKENIZER_FILE
@@ -36,6 +45,9 @@ from policy_ft.tokenization import TOKENIZER_FILE
 ADAPTER_FILE: Final = "adapter_model.safetensors"
 TRAIN_CONFIG_FILE: Final = "train_config.json"
 TOKENIZER_DIRECTORY: Final = "tokenizer"
+LEROBOT_FILES: Final = (ADAPTER_FILE, PREPROCESSOR, POSTPROCESSOR, TRAIN_CONFIG_FILE)
+"""Any of them makes a directory LeRobot's, so that what is missing is told as what it is."""
+
 _POSITIONS: Final = "backbone.vision.embeddings.position_embedding.weight"
 
 
@@ -61,6 +73,7 @@ def read_lerobot(
     names, shapes = read_names(files)
     _require_family(config, names, directory)
     processors = read_processors(directory, files)
+    require_anchors(names, shapes, str(directory))
     stated = stated_sizes(config, document)
     length = processors.of(TOKENIZER_STEP).max_length
     if length is not None:
@@ -77,11 +90,11 @@ def read_lerobot(
     elif is_old and "vision.shifted_positions" not in stated and _has_float32_vision(files, names):
         stated["vision.shifted_positions"] = Stated("weights in float32", value=True)
         old_notes = (_old_note("image positions shifted by one", train_config),)
-    model, notes = model_config(names.family, shapes, stated, str(directory))
-    notes = (*notes, *config_notes(document))
+    model, assumed = model_config(names.family, shapes, stated, str(directory))
     robot = LerobotRobot(directory, config, processors, model, embodiment, is_old)
     raise_faults(robot.faults())
-    statistics, absent = robot.statistics()
+    found = robot.statistics()
+    absent = {} if found.absent is None else {"statistics": found.absent}
     tokenizer_json = tokenizer_json or _own_tokenizer(directory, processors)
     if tokenizer_json is None:
         absent["tokenizer"] = no_tokenizer(directory, names.family)
@@ -93,19 +106,37 @@ def read_lerobot(
         config=model,
         transforms_config=robot.transforms_config,
         conventions=robot.conventions,
-        statistics=statistics,
+        statistics=found.statistics,
         tokenizer_json=tokenizer_json,
         absent=absent,
+        has_unfit_statistics=found.is_unfit,
         documents=documents,
-        notes=(*notes, *old_notes, *robot.notes(), *twin_notes(files, names)),
+        assumed=assumed,
+        notes=(
+            *config_notes(document, model.action_horizon),
+            *old_notes,
+            *found.notes,
+            *robot.notes(),
+            *twin_notes(files, names),
+            *unread_notes(directory, [*files, *(directory / name for name in documents)]),
+        ),
     )
 
 
 def _refuse_adapter(directory: Path) -> None:
-    if (directory / ADAPTER_FILE).is_file() and not (directory / WEIGHTS_FILE).is_file():
-        found = f"an adapter ({ADAPTER_FILE}) without the weights it adapts"
-        remedy = "Merge it into its base first (peft: merge_and_unload) and load the result."
-        raise UserError(describe(str(directory), found, WEIGHTS_FILE, remedy))
+    if not (directory / ADAPTER_FILE).is_file():
+        return
+    if any((directory / name).is_file() for name in (WEIGHTS_FILE, WEIGHTS_FILE + INDEX_SUFFIX)):
+        found = f"weights and an adapter ({ADAPTER_FILE})"
+        expected = "one of the two, for nobody says whether the weights have the adapter in them"
+        remedy = (
+            "Merge the adapter into its base (peft: merge_and_unload), or move the one that is not "
+            "meant elsewhere."
+        )
+        raise UserError(describe(str(directory), found, expected, remedy))
+    found = f"an adapter ({ADAPTER_FILE}) without the weights it adapts"
+    remedy = "Merge it into its base first (peft: merge_and_unload) and load the result."
+    raise UserError(describe(str(directory), found, WEIGHTS_FILE, remedy))
 
 
 def _require_family(config: LerobotConfig, names: PublishedNames, directory: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, model_validator
 
 from policy_ft.checkpoints.names import NAMES, PublishedFamily
+from policy_ft.checkpoints.published.record import read_json_object
 from policy_ft.checkpoints.published.sizes import Stated, stated_variant
 from policy_ft.config.base import PositiveInt, Real
 from policy_ft.errors import (
@@ -20,7 +21,6 @@ from policy_ft.errors import (
     dotted,
     nearest,
     raise_faults,
-    read_json,
     validation_faults,
 )
 
@@ -178,11 +178,16 @@ def read_lerobot_config(path: Path) -> tuple[LerobotConfig, dict[str, Any]]:
         UserError: no or damaged JSON, another kind of policy, a value of the wrong type, a setting
             whose effect is not implemented, or an unknown one that is on; all of them.
     """
-    document = read_json(path)
-    if not isinstance(document, dict) or document.get("type") not in NAMES:
-        found = document.get("type") if isinstance(document, dict) else document
-        remedy = "Give the directory of such a policy; other kinds are not read."
-        raise UserError(describe(f"{path}, type", repr(found), f"one of {list(NAMES)}", remedy))
+    document = read_json_object(path)
+    if document.get("type") not in NAMES:
+        found, remedy = (
+            "nothing, the key is missing",
+            "Add the key, or copy the whole directory again.",
+        )
+        if "type" in document:
+            found = repr(document["type"])
+            remedy = "Give the directory of such a policy; other kinds are not read."
+        raise UserError(describe(f"{path}, type", found, f"one of {list(NAMES)}", remedy))
     raise_faults([*_unimplemented(document, path), *_unknown(document, path)])
     try:
         return LerobotConfig.model_validate(document), document
@@ -213,15 +218,23 @@ def stated_sizes(config: LerobotConfig, document: Mapping[str, Any]) -> dict[str
     return stated
 
 
-def config_notes(document: Mapping[str, Any]) -> tuple[str, ...]:
-    """Settings of config.json that the loaded policy does not honour, for the report."""
+def config_notes(document: Mapping[str, Any], action_horizon: int) -> tuple[str, ...]:
+    """Settings of config.json that the loaded policy does not honour, for the report.
+
+    Args:
+        document: config.json.
+        action_horizon: steps of a chunk.
+    """
+    steps = document.get("n_action_steps", action_horizon)
+    cut = f"config.json, n_action_steps {steps}: {action_horizon}, for a chunk has no more steps"
     unused = [
         f"{key} {document[key]!r}"
         for key in _NOTED
         if document.get(key, _NOTED[key]) != _NOTED[key]
     ]
     unknown = [f"{key} {value!r}" for key, value in document.items() if not _is_known(key)]
-    return tuple(f"config.json, {each}: has no effect here" for each in (*unused, *unknown))
+    notes = [f"config.json, {each}: has no effect here" for each in (*unused, *unknown)]
+    return (*notes, cut) if steps > action_horizon else tuple(notes)
 
 
 def _image_size(config: LerobotConfig) -> dict[str, Stated]:
@@ -257,8 +270,10 @@ def _unknown(document: Mapping[str, Any], path: Path) -> list[str]:
             hint = nearest(key, [*_SIZES, *_IMPLEMENTED, *_NOTED, *LerobotConfig.model_fields])
             remedy = "Remove the key if it changes nothing the model computes"
             remedy += f"; {hint}" if hint else "."
-            expected = "a known setting, or null or false"
-            faults.append(describe(f"{path}, {key}", f"the unknown {value!r}", expected, remedy))
+            expected = "a key that is known, or null or false"
+            faults.append(
+                describe(f"{path}, {key}", f"an unknown key, {value!r}", expected, remedy)
+            )
     return faults
 
 

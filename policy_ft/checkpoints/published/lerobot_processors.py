@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 from data_tools.stats import STATISTICS, NormalizationStats
 from policy_ft.checkpoints.names import STATISTICS_ROOTS
 from policy_ft.checkpoints.published.lerobot_config import ACTION, STATE
+from policy_ft.checkpoints.published.record import checked_stats
+from policy_ft.checkpoints.published.tensor_document import tensor_document
 from policy_ft.checkpoints.tensor_files import TensorFiles
 from policy_ft.config.base import Real
 from policy_ft.errors import (
@@ -31,9 +33,6 @@ from policy_ft.errors import (
 PREPROCESSOR: Final = "policy_preprocessor.json"
 POSTPROCESSOR: Final = "policy_postprocessor.json"
 EPSILON: Final = 1e-8
-
-TensorDocument = dict[str, dict[str, Any]]
-"""A small tensor file as JSON: name -> {"dtype": ..., "shape": [...], "values": [...]}."""
 
 RENAME_STEP: Final = "rename_observations_processor"
 BATCH_STEP: Final = "to_batch_processor"
@@ -96,20 +95,39 @@ class StepSettings(BaseModel):
 
 
 @dataclass(frozen=True)
+class FeatureStatistics:
+    """The statistics of one feature.
+
+    Attributes:
+        place: how messages call them: their file and the feature.
+        values: None where they are damaged.
+        faults: what is wrong with them.
+    """
+
+    place: str
+    values: NormalizationStats | None
+    faults: tuple[str, ...] = ()
+
+
+Table = Mapping[str, FeatureStatistics]
+"""Feature -> its statistics."""
+
+
+@dataclass(frozen=True)
 class Processors:
     """What both pipelines say.
 
     Attributes:
         settings: name of a step -> its settings.
-        statistics: feature -> its statistics by name, as the pipelines use them.
-        groups: dataset -> feature -> statistics that no step uses, because they are kept apart by
-            the dataset they come from: smolvla_base was trained on several.
+        statistics: as the pipelines use them.
+        groups: dataset -> statistics that no step uses, because they are kept apart by the dataset
+            they come from: smolvla_base was trained on several.
         documents: file name -> JSON.
     """
 
     settings: Mapping[str, StepSettings] = field(default_factory=dict)
-    statistics: Mapping[str, NormalizationStats] = field(default_factory=dict)
-    groups: Mapping[str, Mapping[str, NormalizationStats]] = field(default_factory=dict)
+    statistics: Table = field(default_factory=dict)
+    groups: Mapping[str, Table] = field(default_factory=dict)
     documents: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -155,28 +173,6 @@ def read_processors(directory: Path, files: Iterable[Path]) -> Processors:
         for step in pipeline.steps
     }
     return Processors(settings, statistics, groups, documents)
-
-
-def tensor_document(tensors: Mapping[str, torch.Tensor]) -> TensorDocument:
-    """Small tensors as JSON, exact: numbers of 32 bits are written as the doubles they equal."""
-    return {
-        name: {
-            "dtype": str(tensor.dtype).removeprefix("torch."),
-            "shape": list(tensor.shape),
-            "values": tensor.reshape(-1).tolist(),
-        }
-        for name, tensor in tensors.items()
-    }
-
-
-def tensors_of(document: TensorDocument) -> dict[str, torch.Tensor]:
-    """The tensors that `tensor_document` wrote, bit for bit."""
-    return {
-        name: torch.tensor(each["values"], dtype=getattr(torch, each["dtype"])).reshape(
-            each["shape"]
-        )
-        for name, each in document.items()
-    }
 
 
 def _pipeline(path: Path, document: Any) -> Pipeline:
@@ -247,9 +243,10 @@ def _feature_name(name: str, root: str) -> str:
 
 def _by_feature(
     tables: Iterable[tuple[str, Mapping[str, torch.Tensor]]], where: str
-) -> tuple[dict[str, NormalizationStats], dict[str, dict[str, NormalizationStats]]]:
+) -> tuple[dict[str, FeatureStatistics], dict[str, dict[str, FeatureStatistics]]]:
     """Statistics of state and action by feature, and those by dataset and feature."""
     rows: dict[tuple[str, str], dict[str, tuple[float, ...]]] = {}
+    places: dict[tuple[str, str], str] = {}
     faults = []
     for source, tensors in tables:
         for name, tensor in tensors.items():
@@ -266,28 +263,24 @@ def _by_feature(
                 faults.append(describe(place, f"{list(tensor.shape)}", expected, remedy))
                 continue
             values = tuple(tensor.double().tolist())
-            kept = rows.setdefault((group, feature), {}).setdefault(statistic, values)
+            key = group, feature
+            places.setdefault(key, f"{where}/{source}, {group and group + ', '}{feature}")
+            kept = rows.setdefault(key, {}).setdefault(statistic, values)
             if str(kept) != str(values):  # a NaN equals no NaN
                 remedy = "Copy the checkpoint again; its files do not belong together."
                 found, expected = "other numbers than in the files before it", "the same"
                 faults.append(describe(f"{where}, {source}, {name}", found, expected, remedy))
     raise_faults(faults)
-    statistics: dict[str, NormalizationStats] = {}
-    groups: dict[str, dict[str, NormalizationStats]] = {}
+    statistics: dict[str, FeatureStatistics] = {}
+    groups: dict[str, dict[str, FeatureStatistics]] = {}
     for (group, feature), columns in rows.items():
         chosen = groups.setdefault(group, {}) if group else statistics
         if _are_set(columns):
-            chosen[feature] = _checked(columns, f"{where}, statistics of {group}{feature}")
+            place = places[group, feature]
+            chosen[feature] = FeatureStatistics(place, *checked_stats(columns, place))
     return statistics, groups
 
 
 def _are_set(columns: Mapping[str, tuple[float, ...]]) -> bool:
     """Whether the numbers were ever computed: LeRobot starts them at infinity."""
     return all(abs(value) != float("inf") for row in columns.values() for value in row)
-
-
-def _checked(columns: Mapping[str, tuple[float, ...]], where: str) -> NormalizationStats:
-    try:
-        return NormalizationStats(**columns)
-    except ValidationError as error:
-        raise UserError(validation_faults(error, NormalizationStats, lambda _: where)) from None

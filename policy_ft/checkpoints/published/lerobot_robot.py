@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from data_tools.conventions import Conventions
-from policy_ft.checkpoints.published.lerobot_config import ACTION, IMAGES, STATE, LerobotConfig
+from policy_ft.checkpoints.published.lerobot_config import (
+    ACTION,
+    IMAGES,
+    STATE,
+    Feature,
+    LerobotConfig,
+)
 from policy_ft.checkpoints.published.lerobot_processors import (
     NORMALIZER_STEP,
     PROMPT_STEP,
@@ -17,13 +23,17 @@ from policy_ft.checkpoints.published.lerobot_processors import (
     UNNORMALIZER_STEP,
     Processors,
     StepSettings,
+    Table,
 )
 from policy_ft.checkpoints.published.record import (
+    FoundStatistics,
+    damaged_statistics,
     neutral_stats,
     numbered,
     statistics_of_robot,
     unknown_robot,
 )
+from policy_ft.checkpoints.published.robot_beside import embodiment_beside, is_seen_alike
 from policy_ft.config.model import ModelConfig
 from policy_ft.config.transforms import Prompt, Resize, TransformsConfig
 from policy_ft.embodiments import Embodiment
@@ -132,7 +142,7 @@ class LerobotRobot:
             faults.append(describe(place, "no camera", "at least one of type VISUAL", remedy))
         return faults
 
-    def statistics(self) -> tuple[Statistics | None, dict[str, str]]:
+    def statistics(self) -> FoundStatistics:
         """The statistics of state and action, or why they cannot be used."""
         widths = {
             STATE: len(self.conventions.state.names),
@@ -147,18 +157,36 @@ class LerobotRobot:
         sources = [each for each in (own, *groups) if each.keys() >= {*needed}]
         if not sources:
             missing = [key for key in needed if key not in own]
-            return None, {"statistics": self._no_statistics(missing)}
+            is_unfit = bool(own) or (self.embodiment is not None and self.processors.has_statistics)
+            return FoundStatistics(None, self._no_statistics(missing), is_unfit=is_unfit)
+        used = {key: sources[0][key] for key in needed}
+        damaged = [fault for each in used.values() for fault in each.faults]
+        damaged += self._misshaped(used) if sources[0] is own else []
+        if damaged:
+            return damaged_statistics(damaged)
         unfit = list(self._unfit())
         if unfit:
-            return None, {"statistics": "\n".join(unfit)}
-        neutral = {key: neutral_stats(width) for key, width in widths.items() if key not in needed}
-        chosen = {**neutral, **sources[0]}
+            return FoundStatistics(None, "\n".join(unfit), is_unfit=True)
+        chosen = {key: neutral_stats(width) for key, width in widths.items()}
+        chosen |= {key: each.values for key, each in used.items() if each.values is not None}
         stored = Statistics(
             fingerprint=f"lerobot {self.directory.name}",
             state=chosen[STATE],
             actions=chosen[ACTION],
         )
         return statistics_of_robot(stored, self.conventions, str(self.directory))
+
+    def _misshaped(self, used: Table) -> list[str]:
+        """Faults of statistics of other columns than config.json says."""
+        faults = []
+        for key, each in used.items():
+            feature = self._features.get(key)
+            if feature is None or each.values is None or each.values.dim == feature.shape[0]:
+                continue
+            expected = f"{feature.shape[0]}, as config.json says"
+            remedy = "Take all files from the same checkpoint."
+            faults.append(describe(each.place, f"{each.values.dim} columns", expected, remedy))
+        return faults
 
     def notes(self) -> tuple[str, ...]:
         """What is decided here that no file says."""
@@ -200,6 +228,9 @@ class LerobotRobot:
         robot = self.embodiment
         if robot is None:
             return
+        beside = embodiment_beside(self.directory)
+        if beside is not None and is_seen_alike(beside, robot):
+            return  # what was written beside the statistics says what they are of
         where = f"embodiment {robot.name}"
         remedy = "Compute statistics from data (statistics: data), or correct the embodiment."
         for name in ("state_maps", "action_maps"):
@@ -264,12 +295,17 @@ class LerobotRobot:
 
     def _width(self, key: str) -> int:
         """Columns of the robot's own state or action."""
-        if key in self.processors.statistics:
-            return self.processors.statistics[key].dim
-        features = {**self.config.input_features, **self.config.output_features}
-        if key in features:
-            return features[key].shape[0]
+        if key in self._features:
+            return self._features[key].shape[0]
+        stored = self.processors.statistics.get(key)
+        if stored is not None and stored.values is not None:
+            return stored.values.dim
         return self.model.state_dim if key == STATE else self.model.action_dim
+
+    @property
+    def _features(self) -> dict[str, Feature]:
+        """Every input and output of the policy."""
+        return {**self.config.input_features, **self.config.output_features}
 
     def _mode(self, part: str) -> str:
         """LeRobot's name of a part's normalization; what it does without a choice is nothing."""

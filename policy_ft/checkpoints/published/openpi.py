@@ -7,25 +7,38 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_tools.conventions import Conventions
-from data_tools.stats import NormalizationStats
 from policy_ft.checkpoints.names import PublishedNames
+from policy_ft.checkpoints.published.anchors import require_anchors
 from policy_ft.checkpoints.published.record import (
     CONFIG_FILE,
+    FoundStatistics,
     Published,
+    checked_stats,
+    damaged_statistics,
     no_tokenizer,
     numbered,
+    read_json_object,
     read_names,
     statistics_of_robot,
     tokenizer_beside,
     twin_notes,
     unknown_robot,
+    unread_notes,
 )
+from policy_ft.checkpoints.published.robot_beside import asset_ids_beside
 from policy_ft.checkpoints.published.sizes import Stated, model_config, stated_variant
 from policy_ft.checkpoints.tensor_files import WEIGHTS_FILE, tensor_files
 from policy_ft.config.model import ModelConfig
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.embodiments import PRESETS, Embodiment, load_embodiment
-from policy_ft.errors import UserError, describe, dotted, read_json, validation_faults
+from policy_ft.errors import (
+    UserError,
+    describe,
+    dotted,
+    raise_faults,
+    read_json,
+    validation_faults,
+)
 from policy_ft.tokenization import TOKENIZER_FILE
 from policy_ft.transforms import Statistics
 
@@ -108,9 +121,12 @@ def read_openpi(
     )
     names, shapes = read_names(files)
     config_document, stated, says_state = _read_config(directory, names)
-    config, notes = model_config(names.family, shapes, stated, str(directory))
+    require_anchors(names, shapes, str(directory))
+    config, assumed = model_config(names.family, shapes, stated, str(directory))
     documents = {**config_document, **_statistics_documents(directory)}
-    statistics, absent = _statistics(directory, documents, embodiment, config)
+    found = _statistics(directory, documents, embodiment, config)
+    absent = {} if found.absent is None else {"statistics": found.absent}
+    notes = (*found.notes, *_width_notes(config))
     if says_state is None and names.family == "pi05":
         is_told = embodiment is not None and "prompt_says_state" in embodiment.model_fields_set
         says_state = embodiment is None or embodiment.prompt_says_state
@@ -127,13 +143,15 @@ def read_openpi(
         config=config,
         transforms_config=_transforms_config(names, config, embodiment, bool(says_state)),
         conventions=(
-            embodiment.conventions if embodiment else _unknown_conventions(config, statistics)
+            embodiment.conventions if embodiment else _unknown_conventions(config, found.statistics)
         ),
-        statistics=statistics,
+        statistics=found.statistics,
         tokenizer_json=tokenizer_json,
         absent=absent,
+        has_unfit_statistics=found.is_unfit,
         documents=documents,
-        notes=(*notes, *twin_notes(files, names)),
+        assumed=assumed,
+        notes=(*notes, *twin_notes(files, names), *unread_notes(directory, files)),
     )
 
 
@@ -144,7 +162,7 @@ def _read_config(
     path = directory / CONFIG_FILE
     if not path.is_file():
         return {}, {}, None
-    document = read_json(path)
+    document = read_json_object(path)
     try:
         config = OpenpiConfig.model_validate(document)
     except ValidationError as error:
@@ -164,6 +182,8 @@ def _read_config(
         )
         if document.get(key) is not None
     }
+    if names.family == "pi0" and config.action_dim is not None:
+        stated["state_dim"] = Stated("action_dim (which state_proj has, too)", config.action_dim)
     stated |= stated_variant("paligemma_variant", config.paligemma_variant, "language")
     stated |= stated_variant("action_expert_variant", config.action_expert_variant, "expert")
     return {CONFIG_FILE: document}, stated, config.discrete_state_input
@@ -180,7 +200,7 @@ def _statistics(
     documents: Mapping[str, Any],
     embodiment: Embodiment | None,
     config: ModelConfig,
-) -> tuple[Statistics | None, dict[str, str]]:
+) -> FoundStatistics:
     """The statistics of the embodiment or the only ones, or why there are none or not to be used.
 
     They are of columns as the model sees them, mapped and relative, which an embodiment alone says.
@@ -191,29 +211,31 @@ def _statistics(
         if name.endswith(STATISTICS_FILE)
     }
     # statistics of another robot are wrong even where their widths happen to fit
-    wanted = embodiment.asset_ids if embodiment else tuple(stored) if len(stored) == 1 else ()
+    wanted = tuple(stored) if len(stored) == 1 else ()
+    if embodiment is not None:
+        wanted = embodiment.asset_ids or asset_ids_beside(directory, embodiment)
     chosen = [stored[each] for each in wanted if each in stored]
-    absent = {"statistics": _no_statistics(directory / "assets", sorted(stored))}
+    absent = _no_statistics(directory / "assets", sorted(stored), embodiment)
     if not chosen:
-        return None, absent
-    read = _read_statistics(directory, documents, chosen[0])
+        return FoundStatistics(None, absent, is_unfit=bool(stored) and embodiment is not None)
+    try:
+        read = _read_statistics(directory, documents, chosen[0])
+    except UserError as error:
+        return damaged_statistics(error.faults)
     if embodiment is None:
-        return read, absent
+        return FoundStatistics(read, absent)
     padded = {PADDED_WIDTH, config.state_dim, config.action_dim}
     place = f"{directory / chosen[0]}, embodiment {embodiment.name!r}"
     return statistics_of_robot(read, embodiment.conventions, place, padded)
 
 
-def _no_statistics(where: Path, stored: Sequence[str]) -> str:
+def _no_statistics(where: Path, stored: Sequence[str], embodiment: Embodiment | None) -> str:
     """What to tell who needs statistics: whose there are, and how to say which robot it is."""
     remedy = "Compute them from data (statistics: data)"
     if not stored:
         remedy += f", or copy assets/<id>/{STATISTICS_FILE} from where the weights come from."
         return describe(str(where), f"no {STATISTICS_FILE}", "the statistics of one robot", remedy)
-    remedy += (
-        ", or name the robot (policy.embodiment, load_policy(embodiment=...), --embodiment), whose "
-        "asset_ids must have one of them"
-    )
+    expected = "the statistics of one robot, and how it maps its columns to the model's"
     presets = [load_embodiment(name) for name in PRESETS]
     known = [
         f"{each!r} is of embodiment {robot.name!r}"
@@ -221,25 +243,59 @@ def _no_statistics(where: Path, stored: Sequence[str]) -> str:
         for robot in presets
         if each in robot.asset_ids
     ]
+    found = f"statistics of {list(stored)}"
+    if embodiment is None:
+        found += " and no embodiment that has them"
+        remedy += (
+            ", or name the robot (policy.embodiment, load_policy(embodiment=...), --embodiment), "
+            "whose asset_ids must have one of them"
+        )
+    else:
+        ids = (
+            f"the asset_ids {list(embodiment.asset_ids)}"
+            if embodiment.asset_ids
+            else "no asset_ids"
+        )
+        found += f", and {ids} in embodiment {embodiment.name!r}"
+        remedy += (
+            f"; or, where they are of this robot, add asset_ids: [{stored[0]}] to its YAML file"
+        )
     remedy += f": {', '.join(known)}." if known else "."
-    found = f"statistics of {list(stored)} and no embodiment that has them"
-    expected = "the statistics of one robot, and how it maps its columns to the model's"
     return describe(str(where), found, expected, remedy)
 
 
 def _read_statistics(directory: Path, documents: Mapping[str, Any], name: str) -> Statistics:
+    """The statistics of a norm_stats.json; UserError where no data can have them."""
     try:
         arrays = OpenpiStatistics.model_validate(documents[name]).norm_stats
-        state, actions = (
-            NormalizationStats(**each.model_dump()) for each in (arrays.state, arrays.actions)
-        )
     except ValidationError as error:
         raise UserError(
             validation_faults(
                 error, OpenpiStatistics, lambda key: f"{directory / name}, {dotted(key)}"
             )
         ) from None
-    return Statistics(fingerprint=f"openpi {name}", state=state, actions=actions)
+    where = directory / name
+    state, state_faults = checked_stats(arrays.state.model_dump(), f"{where}, state")
+    actions, action_faults = checked_stats(arrays.actions.model_dump(), f"{where}, actions")
+    raise_faults([*state_faults, *action_faults])
+    assert state is not None
+    assert actions is not None
+    return Statistics(fingerprint=statistics_fingerprint(name), state=state, actions=actions)
+
+
+def statistics_fingerprint(name: str) -> str:
+    """How the statistics of a norm_stats.json, at this path below the checkpoint, are known."""
+    return f"openpi {name}"
+
+
+def _width_notes(config: ModelConfig) -> tuple[str, ...]:
+    """What to say of a state as wide as openpi's own code could not make it."""
+    if config.family != "pi0" or config.state_dim == config.action_dim:
+        return ()
+    return (
+        f"state_proj of {config.state_dim} columns beside actions of {config.action_dim}: openpi's "
+        "own code makes both of one width and cannot load these weights",
+    )
 
 
 def _transforms_config(

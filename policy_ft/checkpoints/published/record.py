@@ -1,12 +1,13 @@
 """A published checkpoint, read as far as its weights: everything but the tensors, in our words."""
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import torch
+from pydantic import ValidationError
 
 from data_tools.conventions import ActionSpec, CameraSpec, Conventions, StateSpec
 from data_tools.stats import NormalizationStats
@@ -14,7 +15,7 @@ from policy_ft.checkpoints.names import PublishedFamily, PublishedNames, publish
 from policy_ft.checkpoints.tensor_files import TensorFiles
 from policy_ft.config.model import ModelConfig
 from policy_ft.config.transforms import TransformsConfig
-from policy_ft.errors import describe, raise_faults
+from policy_ft.errors import UserError, describe, raise_faults, read_json, validation_faults
 from policy_ft.tokenization import read_tokenizer
 from policy_ft.transforms import ModelShape, Statistics, Transforms
 
@@ -47,8 +48,11 @@ class Published:
         tokenizer_json: the tokenizer, None where there is none.
         absent: "statistics" or "tokenizer" -> what to tell who needs it although there is none, or
             although nobody says in which space the statistics are.
+        has_unfit_statistics: whether there are some, and they are damaged or not of the robot that
+            was named.
         documents: name of a file -> the JSON in it; small tensor files as lists of numbers.
-        notes: what a person should know: sizes taken from a rule, settings without effect.
+        assumed: size that neither shapes nor config.json give -> what to say of it.
+        notes: what else a person should know, e.g. settings without effect.
     """
 
     directory: Path
@@ -61,8 +65,15 @@ class Published:
     statistics: Statistics | None
     tokenizer_json: str | None
     absent: Mapping[str, str] = field(default_factory=dict)
+    has_unfit_statistics: bool = False
     documents: Mapping[str, Any] = field(default_factory=dict)
+    assumed: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def all_notes(self) -> tuple[str, ...]:
+        """What a person should know: sizes taken from a rule, and the notes."""
+        return (*self.assumed.values(), *self.notes)
 
     def transforms(self, fit: Fit | None = None) -> Transforms:
         """The checkpoint's transforms, or those that `fit` makes from its settings.
@@ -136,9 +147,32 @@ def unknown_robot(
     )
 
 
+class FoundStatistics(NamedTuple):
+    """The statistics of one robot, as far as a checkpoint has them.
+
+    Attributes:
+        statistics: None where there are none to be used.
+        absent: what to tell who needs them, None where nothing is in the way.
+        is_unfit: whether there are some, and they are damaged or not of the robot that was named.
+        notes: what to tell everybody.
+    """
+
+    statistics: Statistics | None
+    absent: str | None = None
+    is_unfit: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def damaged_statistics(faults: Sequence[str]) -> FoundStatistics:
+    """Statistics that no data can have: an error for who needs them, a note for who does not."""
+    more = f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else ""
+    note = f"the checkpoint's statistics are damaged: {faults[0]}{more}"
+    return FoundStatistics(None, "\n".join(faults), is_unfit=True, notes=(note,))
+
+
 def statistics_of_robot(
     stored: Statistics, conventions: Conventions, where: str, padded: Collection[int] = ()
-) -> tuple[Statistics | None, dict[str, str]]:
+) -> FoundStatistics:
     """The statistics of a robot's columns; or why those stored are not of this robot.
 
     Args:
@@ -159,14 +193,39 @@ def statistics_of_robot(
             place = f"{where}, statistics of {part}"
             faults.append(describe(place, f"{found} columns", expected, remedy))
     if faults:
-        return None, {"statistics": "\n".join(faults)}
+        return FoundStatistics(None, "\n".join(faults), is_unfit=True)
     parts = {part: getattr(stored, part).leading(width) for part, width in widths.items()}
-    return stored.model_copy(update=parts), {}
+    return FoundStatistics(stored.model_copy(update=parts))
 
 
 def numbered(part: str, count: int) -> tuple[str, ...]:
     """Names of columns of which only the number is known: 'state_0', 'state_1', ..."""
     return tuple(f"{part}_{index}" for index in range(count))
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The keys and values of a JSON file; UserError when it holds anything else."""
+    document = read_json(path)
+    if isinstance(document, dict):
+        return document
+    kinds = {list: "a list", str: "a text", type(None): "null"}
+    found = kinds.get(type(document), repr(document))
+    raise UserError(describe(str(path), found, "a JSON object", "Copy the file again."))
+
+
+def checked_stats(
+    columns: Mapping[str, Sequence[float] | None], place: str
+) -> tuple[NormalizationStats | None, tuple[str, ...]]:
+    """The statistics of one array, or what is wrong with them.
+
+    Args:
+        columns: name of a statistic -> its value of each column.
+        place: how messages call them.
+    """
+    try:
+        return NormalizationStats.model_validate(columns), ()
+    except ValidationError as error:
+        return None, tuple(validation_faults(error, NormalizationStats, lambda _: place))
 
 
 def neutral_stats(width: int) -> NormalizationStats:
@@ -197,6 +256,17 @@ def twin_notes(files: Sequence[Path], names: PublishedNames) -> tuple[str, ...]:
         if one.dtype == two.dtype and torch.equal(one, two):
             return ()
     return (f"{names.twins[0]} differs from {names.twins[1]}: the second was trained and is used",)
+
+
+def unread_notes(directory: Path, read: Iterable[Path]) -> tuple[str, ...]:
+    """A note for each tensor file of the directory that is no part of the checkpoint."""
+    parts = {path.name for path in read}
+    others = sorted(path.name for path in directory.glob("*.safetensors"))
+    return tuple(
+        f"{name}: not read, for it is none of the checkpoint's files"
+        for name in others
+        if name not in parts
+    )
 
 
 def live_shapes(

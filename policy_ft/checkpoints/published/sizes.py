@@ -12,12 +12,8 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from policy_ft.checkpoints.names import EMBEDDING, PublishedFamily
-from policy_ft.config.model import (
-    ConnectorConfig,
-    ExpertConfig,
-    ModelConfig,
-)
-from policy_ft.errors import UserError, describe, nearest, raise_faults, validation_faults
+from policy_ft.config.model import ModelConfig
+from policy_ft.errors import UserError, describe, dotted, raise_faults, validation_faults
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Live name -> shape."""
@@ -39,13 +35,13 @@ GEMMA_VARIANTS = {
 """Name of a Gemma -> width, depth, MLP width. Source: openpi, models/gemma.py, get_config."""
 
 _VISION = "backbone.vision."
-_PATCHES = f"{_VISION}embeddings.patch_embedding.weight"
-_POSITIONS = f"{_VISION}embeddings.position_embedding.weight"
-_FC1 = f"{_VISION}encoder.layers.0.mlp.fc1.weight"
-_PROJECTOR = "backbone.projector.weight"
-_LANGUAGE = "backbone.language.layers."
-_EXPERT = "expert.layers."
-_ACTION_IN = "expert.action_in_proj.weight"
+PATCHES = f"{_VISION}embeddings.patch_embedding.weight"
+POSITIONS = f"{_VISION}embeddings.position_embedding.weight"
+FC1 = f"{_VISION}encoder.layers.0.mlp.fc1.weight"
+PROJECTOR = "backbone.projector.weight"
+LANGUAGE_BLOCKS = "backbone.language.layers."
+EXPERT_BLOCKS = "expert.layers."
+ACTION_IN = "expert.action_in_proj.weight"
 
 
 class Stated(NamedTuple):
@@ -63,7 +59,7 @@ class _Sizes:
     shapes: Shapes
     stated: Mapping[str, Stated]
     faults: list[str] = field(default_factory=list)
-    assumed: list[str] = field(default_factory=list)
+    assumed: dict[str, str] = field(default_factory=dict)
 
     def pick(self, name: str, shape: Any = None, default: Any = None) -> Any:
         """The size `name`: as stated, else as the shapes say, else the published models' rule."""
@@ -73,7 +69,7 @@ class _Sizes:
         if found is not None:
             return found.value
         if shape is None and default is not None:
-            self.assumed.append(f"{name} {default}: not in the checkpoint; as published")
+            self.assumed[name] = f"{name} {default}: not in the checkpoint; as published"
         return default if shape is None else shape
 
     def stated_or(self, name: str, default: Any) -> Any:
@@ -99,25 +95,23 @@ class _Sizes:
 
 def model_config(
     family: PublishedFamily, shapes: Shapes, stated: Mapping[str, Stated], where: str
-) -> tuple[ModelConfig, tuple[str, ...]]:
+) -> tuple[ModelConfig, dict[str, str]]:
     """The settings that `build_model` makes this checkpoint's model from, and what they rest on.
 
     Args:
         family: of the checkpoint.
-        shapes: of its tensors.
+        shapes: of its tensors; those that `require_anchors` asks for are among them.
         stated: setting -> what config.json says; `<part>.<setting>` for those of a part, with the
             parts vision, connector, language and expert.
         where: how messages call the checkpoint.
 
     Returns:
-        The settings, and a note for every size that neither shapes nor config.json give and that
-        is therefore the published models' own.
+        The settings, and every size that neither shapes nor config.json give and that is therefore
+        the published models' own, with what to say of it.
 
     Raises:
-        UserError: a tensor that decides a size is missing, config.json and shapes disagree, or a
-            size is in neither; all of them.
+        UserError: config.json and shapes disagree, or a size is in neither; all of them.
     """
-    _require_anchors(family, shapes, where)
     sizes = _Sizes(where, shapes, stated)
     parts = {
         "vision": _vision(sizes),
@@ -125,7 +119,7 @@ def model_config(
         "language": _gemma(sizes) if family != "smolvla" else _llama(sizes),
         "expert": _expert(sizes, family),
     }
-    action_dim = sizes.pick("action_dim", shapes[_ACTION_IN][1])
+    action_dim = sizes.pick("action_dim", shapes[ACTION_IN][1])
     state = shapes.get("backbone.state_proj.weight") or shapes.get("expert.state_proj.weight")
     height, width = _image_size(sizes)
     values = {
@@ -140,14 +134,14 @@ def model_config(
         "action_horizon": sizes.pick("action_horizon", default=50),
         "num_sampling_steps": sizes.stated_or("num_sampling_steps", 10),
     }
-    sizes.pick("expert.depth", sizes.depth(_EXPERT))
+    sizes.pick("expert.depth", sizes.depth(EXPERT_BLOCKS))
     raise_faults(sizes.faults)
     try:
-        return ModelConfig(**values, **parts), tuple(sizes.assumed)
+        return ModelConfig(**values, **parts), sizes.assumed
     except ValidationError as error:
         place = f"{where}, sizes"
         raise UserError(
-            validation_faults(error, ModelConfig, lambda path: f"{place}, {path}")
+            validation_faults(error, ModelConfig, lambda path: f"{place}, {dotted(path)}")
         ) from None
 
 
@@ -169,9 +163,11 @@ def stated_variant(key: str, variant: str | None, part: str) -> dict[str, Stated
         expected = f"one of {list(GEMMA_VARIANTS)}"
         remedy = "Use a checkpoint of one of these sizes."
         raise UserError(describe(f"config.json, {key}", repr(variant), expected, remedy))
-    where = f"{key} ({variant})"
     named = zip(("width", "depth", "mlp_width"), sizes, strict=True)
-    return {f"{part}.{name}": Stated(where, size) for name, size in named}
+    return {
+        f"{part}.{name}": Stated(f"{key} ({variant}), {name.replace('_', ' ')}", size)
+        for name, size in named
+    }
 
 
 def gemma_variants(config: ModelConfig) -> dict[str, str]:
@@ -185,32 +181,9 @@ def gemma_variants(config: ModelConfig) -> dict[str, str]:
     return {key: names[sizes] for key, sizes in wanted.items() if sizes in names}
 
 
-def _require_anchors(family: PublishedFamily, shapes: Shapes, where: str) -> None:
-    """UserError when tensors are missing that sizes are read from."""
-    anchors = {_PATCHES: 4} | dict.fromkeys(
-        (_POSITIONS, _FC1, _PROJECTOR, EMBEDDING, _ACTION_IN), 2
-    )
-    for blocks in (_LANGUAGE, _EXPERT):
-        for part in ("self_attn.q_proj", "self_attn.k_proj", "mlp.gate_proj"):
-            anchors[f"{blocks}0.{part}.weight"] = 2
-    faults = []
-    for name, rank in anchors.items():
-        found = shapes.get(name)
-        if found is None:
-            hint = nearest(name, shapes)
-            remedy = "Use a complete checkpoint" + (f"; {hint}" if hint else ".")
-            expected = f"all tensors of {family}"
-            faults.append(describe(f"{where}, {name}", "no such tensor", expected, remedy))
-        elif len(found) != rank or 0 in found:
-            remedy = "Download the checkpoint again; this is no weight of such a model."
-            expected = f"{rank} sizes above zero"
-            faults.append(describe(f"{where}, {name}", f"{list(found)}", expected, remedy))
-    raise_faults(faults)
-
-
 def _image_size(sizes: _Sizes) -> tuple[int, int]:
     """Rows and columns of an image: square unless stated, for the shapes give their product."""
-    patch, positions = sizes.shapes[_PATCHES][2], sizes.shapes[_POSITIONS][0]
+    patch, positions = sizes.shapes[PATCHES][2], sizes.shapes[POSITIONS][0]
     side = isqrt(positions) * patch
     height, width = (sizes.stated_or(name, side) for name in ("image_height", "image_width"))
     if height % patch or width % patch or (height // patch) * (width // patch) != positions:
@@ -218,7 +191,7 @@ def _image_size(sizes: _Sizes) -> tuple[int, int]:
             describe(
                 f"{sizes.where}, image size",
                 f"{height} x {width} pixels with patches of {patch}",
-                f"{positions} patches, as {_POSITIONS} has rows",
+                f"{positions} patches, as {POSITIONS} has rows",
                 "Take config.json and weights from the same checkpoint.",
             )
         )
@@ -226,32 +199,32 @@ def _image_size(sizes: _Sizes) -> tuple[int, int]:
 
 
 def _vision(sizes: _Sizes) -> dict[str, Any]:
-    width = sizes.shapes[_PATCHES][0]
+    width = sizes.shapes[PATCHES][0]
     heads = sizes.stated_or("vision.num_heads", SIGLIP_HEADS.get(width))
     if heads is None:
         key = "vlm_config.vision_config.num_attention_heads"
         sizes.ask(key, f"a vision tower of width {width}", "its number of heads")
     return {
         "kind": "siglip",
-        "patch_size": sizes.pick("vision.patch_size", sizes.shapes[_PATCHES][2]),
+        "patch_size": sizes.pick("vision.patch_size", sizes.shapes[PATCHES][2]),
         "width": sizes.pick("vision.width", width),
         "depth": sizes.pick("vision.depth", sizes.depth(f"{_VISION}encoder.layers.")),
         "num_heads": heads,
-        "mlp_width": sizes.pick("vision.mlp_width", sizes.shapes[_FC1][0]),
+        "mlp_width": sizes.pick("vision.mlp_width", sizes.shapes[FC1][0]),
         "norm_eps": sizes.stated_or("vision.norm_eps", 1e-6),
         "shifted_positions": sizes.stated_or("vision.shifted_positions", False),
     }
 
 
-def _connector(sizes: _Sizes, family: PublishedFamily) -> ConnectorConfig:
+def _connector(sizes: _Sizes, family: PublishedFamily) -> dict[str, Any]:
     is_smolvla = family == "smolvla"
-    cells = sizes.shapes[_PROJECTOR][1] // sizes.shapes[_PATCHES][0]
-    return ConnectorConfig(
-        pixel_shuffle=sizes.pick("connector.pixel_shuffle", isqrt(cells)),
-        bias=not is_smolvla,
-        slot_positions=False,
-        scale_tokens=is_smolvla,
-    )
+    cells = sizes.shapes[PROJECTOR][1] // sizes.shapes[PATCHES][0]
+    return {
+        "pixel_shuffle": sizes.pick("connector.pixel_shuffle", isqrt(cells)),
+        "bias": not is_smolvla,
+        "slot_positions": False,
+        "scale_tokens": is_smolvla,
+    }
 
 
 def _decoder(sizes: _Sizes) -> dict[str, Any]:
@@ -260,16 +233,16 @@ def _decoder(sizes: _Sizes) -> dict[str, Any]:
     return {
         "vocab_size": sizes.pick("language.vocab_size", vocab_size),
         "width": sizes.pick("language.width", width),
-        "depth": sizes.pick("language.depth", sizes.depth(_LANGUAGE)),
+        "depth": sizes.pick("language.depth", sizes.depth(LANGUAGE_BLOCKS)),
         "mlp_width": sizes.pick(
-            "language.mlp_width", sizes.shapes[f"{_LANGUAGE}0.mlp.gate_proj.weight"][0]
+            "language.mlp_width", sizes.shapes[f"{LANGUAGE_BLOCKS}0.mlp.gate_proj.weight"][0]
         ),
     }
 
 
 def _attention_rows(sizes: _Sizes) -> tuple[int, int]:
     """Rows of the language model's query and key projections."""
-    rows = [sizes.shapes[f"{_LANGUAGE}0.self_attn.{part}_proj.weight"][0] for part in "qk"]
+    rows = [sizes.shapes[f"{LANGUAGE_BLOCKS}0.self_attn.{part}_proj.weight"][0] for part in "qk"]
     return rows[0], rows[1]
 
 
@@ -310,33 +283,33 @@ def _llama(sizes: _Sizes) -> dict[str, Any]:
     }
 
 
-def _expert(sizes: _Sizes, family: PublishedFamily) -> ExpertConfig:
-    width = sizes.shapes[_ACTION_IN][0]
-    own, language = sizes.depth(_EXPERT), sizes.depth(_LANGUAGE)
+def _expert(sizes: _Sizes, family: PublishedFamily) -> dict[str, Any]:
+    width = sizes.shapes[ACTION_IN][0]
+    own, language = sizes.depth(EXPERT_BLOCKS), sizes.depth(LANGUAGE_BLOCKS)
     if own != language:
         remedy = "Use a complete checkpoint; an expert of another depth is not implemented."
         found, expected = f"{own} expert blocks", f"{language}, one a language block"
         sizes.faults.append(describe(sizes.where, found, expected, remedy))
     is_smolvla = family == "smolvla"
-    return ExpertConfig(
-        width=sizes.pick("expert.width", width),
-        mlp_width=sizes.pick(
-            "expert.mlp_width", sizes.shapes[f"{_EXPERT}0.mlp.gate_proj.weight"][0]
+    return {
+        "width": sizes.pick("expert.width", width),
+        "mlp_width": sizes.pick(
+            "expert.mlp_width", sizes.shapes[f"{EXPERT_BLOCKS}0.mlp.gate_proj.weight"][0]
         ),
-        time="adaptive_norm" if family == "pi05" else "concat",
-        state_token={"pi0": "suffix", "pi05": "none", "smolvla": "prefix"}[family],
-        self_attention_every=_self_attention_every(sizes, width) if is_smolvla else 1,
-        causal=is_smolvla,
-        min_period=sizes.stated_or("expert.min_period", 4e-3),
-        max_period=sizes.stated_or("expert.max_period", 4.0),
-    )
+        "time": "adaptive_norm" if family == "pi05" else "concat",
+        "state_token": {"pi0": "suffix", "pi05": "none", "smolvla": "prefix"}[family],
+        "self_attention_every": _self_attention_every(sizes, width) if is_smolvla else 1,
+        "causal": is_smolvla,
+        "min_period": sizes.stated_or("expert.min_period", 4e-3),
+        "max_period": sizes.stated_or("expert.max_period", 4.0),
+    }
 
 
 def _self_attention_every(sizes: _Sizes, width: int) -> int:
     """Blocks from one self-attention to the next: the others project keys as wide as the VLM's."""
-    told, depth = None, sizes.depth(_EXPERT)
+    told, depth = None, sizes.depth(EXPERT_BLOCKS)
     if width != _attention_rows(sizes)[1]:
-        keys = [f"{_EXPERT}{index}.self_attn.k_proj.weight" for index in range(depth)]
+        keys = [f"{EXPERT_BLOCKS}{index}.self_attn.k_proj.weight" for index in range(depth)]
         own = [i for i, name in enumerate(keys) if sizes.shapes.get(name, (0, 0))[1] == width]
         told = own[1] if len(own) > 1 else depth
     return int(sizes.pick("expert.self_attention_every", told, default=2))

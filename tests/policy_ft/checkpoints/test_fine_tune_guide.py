@@ -8,6 +8,7 @@ import pytest
 
 from eval_envs.collect import collect
 from policy_ft import assemble
+from policy_ft.checkpoints.conversion.convert import convert
 from policy_ft.checkpoints.load import load_policy
 from policy_ft.config.loader import load_config
 from policy_ft.embodiments import load_embodiment
@@ -76,12 +77,22 @@ def test_the_guide_leads_from_a_checkpoint_to_an_evaluated_policy(with_tokenizer
     )
     assert len(result.episodes) == 1
 
+    exports = re.findall(
+        r"^policy-ft convert \S+ --to (\S+) (\S+)$", GUIDE.read_text(), re.MULTILINE
+    )
+    assert len(exports) == 2
+    for to, target in exports:
+        convert(best, to, target)
+        for robot in ("arm.yaml", f"{target}/embodiment.yaml"):
+            assert load_policy(target, embodiment=robot).chunk_shape == (10, 32)
+    assert 'embodiment="exported/openpi/embodiment.yaml"' in blocks("python")[-1]
+
 
 def test_data_of_another_robot_is_refused_with_the_column(with_tokenizer: Path) -> None:
     text = (with_tokenizer / "arm.yaml").read_text().replace("control_hz: 10", "control_hz: 15")
     (with_tokenizer / "arm.yaml").write_text(text)
     (fault,) = assemble.check(load_config(with_tokenizer / "pi0_arm.yaml", SHORT))
-    assert "control_hz: found 10.0; expected 15.0 as embodiment tabletop_arm declares" in fault
+    assert "control_hz: found 10.0; expected 15.0 as embodiment arm.yaml declares" in fault
 
 
 def test_a_checkpoint_without_a_tokenizer_says_where_to_get_one(arm: Path) -> None:

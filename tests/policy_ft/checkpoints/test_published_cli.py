@@ -1,6 +1,7 @@
 """The commands around published checkpoints, as a person types them."""
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 import policy_ft
@@ -20,7 +21,7 @@ def test_convert_says_what_it_wrote_and_what_it_could_not(run, lerobot_directory
     result = run("convert", first, "--to", "openpi", tmp_path / "b", "--dtype", "bfloat16")
     assert result.exit_code == 0, result.output
     assert f"wrote {tmp_path / 'b'}" in result.output
-    assert "note: resize 'torch_bilinear_center_pad'" in result.output
+    assert "note: resize: the policy was trained with torch_bilinear_center_pad" in result.output
     assert (tmp_path / "b/assets/robot/norm_stats.json").is_file()
 
 
@@ -51,6 +52,37 @@ def test_show_knows_published_checkpoints(run, lerobot_directory, tmp_path):
     assert result.exit_code == 0, result.output
     assert "123 tensors loaded" in result.output
     assert "vlm.lm_head.weight" in result.output
+
+
+def test_show_needs_neither_statistics_nor_a_tokenizer(run, openpi_directory, tmp_path):
+    path = openpi_directory(tmp_path / "a", "pi0", statistics={"trossen": statistics(14)})
+    result = run("show", path)
+    assert result.exit_code == 0, result.output
+    parts = yaml.safe_load(result.output[result.output.index("\nformat:") :])
+    assert (parts["format"], parts["family"]) == ("openpi", "pi0")
+    assert "found statistics of ['trossen']" in parts["statistics"]
+    assert "none in this checkpoint" in parts["tokenizer"]
+    assert "--embodiment: aloha, droid" in parts["embodiment"]
+    assert "statistics: data" not in result.output
+    assert "expert.layers.1" in result.output
+
+    result = run("show", path, "--embodiment", "aloha")
+    parts = yaml.safe_load(result.output[result.output.index("\nformat:") :])
+    assert parts["statistics"] == "present"
+    assert parts["conventions"]["control_hz"] == 50
+
+
+def test_eval_takes_the_robot_and_the_tokenizer(
+    run, openpi_directory, tokenizer_file, write_robot, tmp_path
+):
+    robot = write_robot(tmp_path / "own.yaml")
+    path = openpi_directory(tmp_path / "a", "pi0")
+    options = ("--embodiment", robot, "--tokenizer", tokenizer_file)
+    result = run("eval", path, *options, "--task", "push", "--replan-steps", "2")
+    # the checkpoint is a policy now, and of another robot than the environment's
+    assert result.exit_code == 2
+    assert "control_hz: found 10.0" in result.stderr
+    assert "Give its path" in run("eval", path, *options[:2]).stderr, "without a tokenizer"
 
 
 def test_push_refuses_what_is_no_checkpoint(run, tmp_path):

@@ -57,7 +57,7 @@ def test_openpi_to_native_and_back_is_the_same_to_the_bit(
     convert(first, "native", tmp_path / "b", tokenizer=tokenizer_file, embodiment=arm)
     converted = convert(tmp_path / "b", "openpi", tmp_path / "c")
     same_files(tmp_path / "c", first)
-    assert [each.partition(" ")[0] for each in converted.remarks] == ["conventions"]
+    assert [each.partition(":")[0] for each in converted.remarks] == ["embodiment.yaml"]
     np.testing.assert_array_equal(
         act(policy_ft.load_policy(tmp_path / "b")),
         act(policy_ft.load_policy(first, tokenizer=tokenizer_file, embodiment=arm)),

@@ -147,7 +147,7 @@ def test_a_missing_tensor_is_never_made_up(openpi_directory, load, golden_weight
             (1,),
             "layers.x.mlp.weight.*a tensor of that na",
         ),
-        ("paligemma.lm_head.weight", (64,), r"embed_tokens.weight: found \[64\]; expected 2 sizes"),
+        ("paligemma.lm_head.weight", (64,), r"lm_head.weight: found \[64\]; expected 2 sizes"),
         (
             "paligemma.model.language_model.layers.0.self_attn.k_proj.weight",
             (0, 64),
@@ -221,7 +221,10 @@ def test_config_and_shapes_must_agree(openpi_directory, load, tmp_path):
         UserError, match="action_dim: found 24; expected 32, as in the weights"
     ) as e:
         load(path)
-    assert "paligemma_variant (gemma_2b): found 2048; expected 64" in str(e.value)
+    sizes = {"width": (2048, 64), "depth": (18, 4), "mlp width": (16384, 128)}
+    for name, (stated, found) in sizes.items():
+        words = f"paligemma_variant (gemma_2b), {name}: found {stated}; expected {found}"
+        assert words in str(e.value)
 
 
 def test_config_decides_what_shapes_do_not_say(openpi_directory, load, tmp_path):

@@ -107,6 +107,12 @@ def test_the_image_size_must_give_as_many_patches_as_there_are_positions():
         model_config("pi0", live_shapes("pi0"), stated, "x")
 
 
+def test_a_size_that_no_model_can_have_is_named_by_its_key():
+    stated = {"expert.min_period": Stated("min_period", -1.0)}
+    with pytest.raises(UserError, match=r"x, sizes, expert.min_period: "):
+        model_config("pi0", live_shapes("pi0"), stated, "x")
+
+
 def test_experts_of_another_depth_than_the_language_model_are_refused():
     shapes = {n: s for n, s in live_shapes("pi0").items() if "expert.layers.17" not in n}
     with pytest.raises(UserError, match="17 expert blocks; expected 18, one a language block"):
