@@ -7,7 +7,7 @@ disagreement before an hour is spent on it.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -55,6 +55,7 @@ class StateSpec(Declaration):
     @model_validator(mode="after")
     def _one_unit_a_name(self) -> Self:
         _require_same_length("state", names=self.names, units=self.units)
+        _refuse([*_repeated("state.names", self.names)])
         return self
 
 
@@ -64,6 +65,18 @@ class GripperSpec(Declaration):
     column: str = Field(description="Name of the action column.")
     open_value: float = Field(description="The action value that opens the gripper fully.")
     closed_value: float = Field(description="The action value that closes the gripper fully.")
+
+    @model_validator(mode="after")
+    def _two_ends(self) -> Self:
+        if self.open_value == self.closed_value:
+            raise ValueError(
+                f"gripper {self.column!r}: found {self.open_value:g} as open_value and as "
+                "closed_value; expected two values. Correct one of them."
+            )
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.column!r} (open {self.open_value:g}, closed {self.closed_value:g})"
 
 
 ActionReference = Literal["delta", "absolute", "velocity", "unknown"]
@@ -111,20 +124,28 @@ class ActionSpec(Declaration):
             low=self.low,
             high=self.high,
         )
+        _refuse(
+            [
+                *_repeated("action.names", self.names),
+                *self._exchanged_limits(),
+                *self._grippers_without_column(),
+            ]
+        )
+        return self
+
+    def _exchanged_limits(self) -> Iterator[str]:
         for name, low, high in zip(self.names, self.low, self.high, strict=True):
             if not low <= high:
-                raise ValueError(
-                    f"action {name!r}: found low {low} and high {high}; expected low <= high. "
-                    "Exchange them, or write -.inf and .inf for a limit nobody knows."
-                )
+                found, expected = f"low {low} and high {high}", "low <= high"
+                remedy = "Exchange them, or write -.inf and .inf for a limit nobody knows."
+                yield describe(f"action {name!r}", found, expected, remedy)
+
+    def _grippers_without_column(self) -> Iterator[str]:
         for gripper in self.grippers:
             if gripper.column not in self.names:
-                raise ValueError(
-                    f"action.grippers: found column {gripper.column!r}; expected one of "
-                    f"{list(self.names)}. "
-                    "Name the action column that drives the gripper."
-                )
-        return self
+                found, expected = f"column {gripper.column!r}", f"one of {list(self.names)}"
+                remedy = "Name the action column that drives the gripper."
+                yield describe("action.grippers", found, expected, remedy)
 
 
 class Conventions(Declaration):
@@ -206,7 +227,12 @@ def compare(
     if may_leave_open:
         found = _without_what_is_open(found, expected)
     return [
-        Mismatch(f"{found_name}, {where}", repr(a), f"{b!r} as {expected_name} declares", remedy)
+        Mismatch(
+            f"{found_name}, {where}",
+            _said(where, a),
+            f"{_said(where, b)} as {expected_name} declares",
+            remedy,
+        )
         for where, a, b, remedy in _differences(found, expected)
         if a != b
     ]
@@ -266,6 +292,26 @@ def _where_limited(found: tuple[float, ...], expected: tuple[float, ...]) -> tup
     return tuple(
         limit if math.isinf(limit) else have for have, limit in zip(found, expected, strict=True)
     )
+
+
+def _said(where: str, value: object) -> str:
+    """A declared value as messages say it: grippers in words."""
+    if where == "action grippers" and isinstance(value, tuple):
+        return " and ".join(map(str, value)) or "no gripper"
+    return repr(value)
+
+
+def _refuse(faults: Sequence[str]) -> None:
+    if faults:
+        raise ValueError("\n".join(faults))
+
+
+def _repeated(where: str, names: Sequence[str]) -> Iterator[str]:
+    """Names that stand for two columns; what is said of one of them is then said of the other."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        remedy = "Give every column a name of its own."
+        yield describe(where, f"{twice} more than once", "each name once", remedy)
 
 
 def _require_same_length(part: str, **columns: tuple[object, ...]) -> None:

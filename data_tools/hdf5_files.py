@@ -141,7 +141,10 @@ def _missing(path: Path) -> str:
         )
     hint = nearest(path.name, siblings)
     return describe(
-        str(path), "no such file", "an HDF5 file", f"Correct the path{f'; {hint}' if hint else '.'}"
+        str(path),
+        "no such file or folder",
+        "an HDF5 file, a folder of them or a glob",
+        f"Correct the path{f'; {hint}' if hint else '.'}",
     )
 
 

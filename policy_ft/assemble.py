@@ -1,7 +1,7 @@
 """Settings become things here and nowhere else: policy, data, environment, and then a run."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +27,12 @@ from policy_ft.models.vla import VLAModel
 from policy_ft.policy import LoadReport, Policy
 from policy_ft.preflight import (
     Faults,
+    remarks,
+    require_embodiment,
     require_fitting_data,
     require_loaded,
     require_named_robot,
+    require_parts,
     require_rollouts,
     require_sound_numbers,
     require_speed_settings,
@@ -104,13 +107,21 @@ def train(
     return loop.train(config, policy, episodes, resume=resume, hooks=hooks)
 
 
-def check(config: RunConfig, *, resume: bool = False) -> list[str]:
+def check(
+    config: RunConfig, *, resume: bool = False, tell: Callable[[str], object] = lambda line: None
+) -> list[str]:
     """Every reason why `train(config, resume=resume)` would refuse to start; empty when it can.
 
     Opens the data, builds the policy and makes the environment; trains nothing and writes nothing.
     Goes further than `train` in one thing: it decodes the first, middle and last image of each
     camera and episode, and `train` meets an image that cannot be decoded only when it is drawn.
     Data that config.data.collect would record does not exist yet and cannot be checked.
+
+    Args:
+        config: the run's settings.
+        resume: whether the run in config.output_dir would go on.
+        tell: called with each line on what is no fault and a person should see: what became of the
+            tensors of a checkpoint, and settings that say less than they seem.
     """
     faults = Faults()
     checkpoints = Path(config.output_dir) / "checkpoints"
@@ -121,14 +132,33 @@ def check(config: RunConfig, *, resume: bool = False) -> list[str]:
     episodes = None if _is_to_be_collected(config.data) else faults.of(lambda: _open(config.data))
     if episodes is not None:
         faults.extend(str(finding) for finding in validate(episodes) if finding.severity == "error")
+    if isinstance(config.policy, PretrainedPolicy):
+        pretrained = config.policy
+        faults.of(lambda: require_parts(pretrained))
+        if episodes is not None:
+            faults.of(lambda: require_embodiment(config, episodes))
     policy = faults.of(lambda: _policy_to_check(config, episodes))
     if policy is not None:
+        _tell_of(config, policy, episodes, tell)
         faults.of(lambda: require_loaded(config, policy))
         faults.of(lambda: require_speed_settings(config, policy))
         faults.of(lambda: require_rollouts(config, policy))
         if episodes is not None:
             faults.of(lambda: require_fitting_data(config, policy, episodes))
     return faults.listed
+
+
+def _tell_of(
+    config: RunConfig, policy: Policy, episodes: Dataset | None, tell: Callable[[str], object]
+) -> None:
+    report = policy.load_report.lines()
+    if isinstance(config.policy, PretrainedPolicy):
+        report[0] = f"{config.policy.path}: {report[0]}"
+    if policy.load_report.loaded:
+        for line in report:
+            tell(line)
+    for remark in remarks(config, policy, episodes):
+        tell(f"  note: {remark}")
 
 
 def open_or_collect(config: DataConfig) -> Dataset:
@@ -173,6 +203,7 @@ def build_policy(config: RunConfig, episodes: Dataset) -> Policy:
         return _with_camera_sizes(policy, episodes.conventions) if has_embodiment else policy
 
     pretrained = config.policy
+    require_embodiment(config, episodes)  # before gigabytes of weights are read
 
     def fit(settings: TransformsConfig, shape: ModelShape, tokenizer_json: str) -> Transforms:
         require_named_robot(pretrained, settings, episodes)

@@ -1,6 +1,5 @@
 """The command line: it parses, calls and prints; everything else is elsewhere."""
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -12,19 +11,14 @@ import typer
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from typer.core import TyperGroup
 
 from policy_ft import assemble, cli_checkpoints
 from policy_ft.checkpoints.load import load_policy
-from policy_ft.config.loader import (
-    load_config,
-    read_config,
-    resolved_with_origin,
-    validate_config,
-)
+from policy_ft.cli_show import EmbodimentName, Overrides, TokenizerPath, show
+from policy_ft.config.loader import load_config
 from policy_ft.errors import UserError, describe, raise_faults
-from policy_ft.evaluation.report import Video
+from policy_ft.evaluation.outputs import require_outputs, write_json, write_videos
 from policy_ft.evaluation.results import EvaluationResult
 from policy_ft.evaluation.rollout import evaluate
 from policy_ft.evaluation.tables import family_table
@@ -36,6 +30,7 @@ from policy_ft.quickstart import QuickstartSettings, run_quickstart
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+RESUME_HINT = "; the run goes on with `policy-ft train ... --resume`"
 
 
 class Commands(TyperGroup):
@@ -51,7 +46,8 @@ class Commands(TyperGroup):
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(EXIT_USER_ERROR) from None
         except KeyboardInterrupt:
-            print("stopped; a training run goes on with `train ... --resume`", file=sys.stderr)
+            more = RESUME_HINT if ctx.invoked_subcommand == "train" else ""
+            print(f"stopped{more}", file=sys.stderr)
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
@@ -60,12 +56,6 @@ app = typer.Typer(
 )
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the run.")]
-Overrides = Annotated[
-    list[str],
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a setting, e.g. --set optimizer.lr=1e-4."
-    ),
-]
 
 
 @app.callback()
@@ -129,34 +119,13 @@ def check(
     ] = False,
 ) -> None:
     """Refuse what can be refused before training, all faults at once."""
-    raise_faults(assemble.check(load_config(config, overrides), resume=resume))
+    raise_faults(assemble.check(load_config(config, overrides), resume=resume, tell=print))
     print(f"{config}: ready to train")
-
-
-@app.command()
-def show(
-    path: Annotated[Path, typer.Argument(metavar="CONFIG|CHECKPOINT", help="What to show.")],
-    overrides: Overrides = [],  # noqa: B006
-    only_hash: Annotated[
-        bool, typer.Option("--hash", help="Print only the SHA-256 over all weights in name order.")
-    ] = False,
-) -> None:
-    """Show a config with the origin of every value, or what is inside a checkpoint."""
-    if not path.is_dir():
-        _require_no("--hash", only_hash, path, "a checkpoint directory")
-        _show_config(path, overrides)
-        return
-    _require_no("--set", overrides, path, "a config file")
-    policy = load_policy(path)
-    if only_hash:
-        print(policy.load_report.weights_sha256)
-    else:
-        _show_checkpoint(path, policy)
 
 
 @app.command("eval")
 def evaluate_checkpoint(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Its directory.")],
+    checkpoint: cli_checkpoints.Checkpoint,
     env: Annotated[
         str, typer.Option(help="Gymnasium id with its module.")
     ] = "eval_envs:Tabletop-v0",
@@ -179,6 +148,8 @@ def evaluate_checkpoint(
         int | None,
         typer.Option(min=1, help="Actions executed before looking again; else the checkpoint's."),
     ] = None,
+    embodiment: EmbodimentName = None,
+    tokenizer: TokenizerPath = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write every episode here.")
@@ -188,9 +159,9 @@ def evaluate_checkpoint(
     ] = None,
 ) -> None:
     """Run a checkpoint in an environment and report success with its 95 % Wilson interval."""
-    _require_outputs(json_file, video)
+    require_outputs(json_file, video)
     _require_device(device)
-    policy = load_policy(checkpoint, device=device)
+    policy = load_policy(checkpoint, device, embodiment=embodiment, tokenizer=tokenizer)
     arguments = _environment_arguments([*([f"task={task}"] if task else []), *env_args])
     with _progress() as progress, rollout_threads():
         bar = progress.add_task("episodes", total=num_episodes)
@@ -206,12 +177,10 @@ def evaluate_checkpoint(
         )
     print(f"{checkpoint}: " + "\n".join(policy.load_report.lines()))
     Console().print(family_table(f"{checkpoint} in {env}", result))
-    if json_file is not None:
-        _write_json(json_file, checkpoint, policy, result)
-    if video is not None:
-        _write_videos(video, film(result))
+    _write(checkpoint, policy, result, json_file, video)
 
 
+app.command()(show)
 for command in (cli_checkpoints.convert, cli_checkpoints.push, cli_checkpoints.pull):
     app.command()(command)
 
@@ -219,39 +188,6 @@ for command in (cli_checkpoints.convert, cli_checkpoints.push, cli_checkpoints.p
 def main() -> None:
     """Run the command line."""
     app()
-
-
-def _show_config(path: Path, overrides: Sequence[str]) -> None:
-    source = read_config(path, overrides)
-    table = Table("setting", "value", "origin", title=str(path), title_justify="left")
-    for key, value, origin in resolved_with_origin(validate_config(source), source):
-        table.add_row(key, json.dumps(value), origin)
-    Console().print(table)
-
-
-def _show_checkpoint(path: Path, policy: Policy) -> None:
-    console = Console()
-    groups = Table("group", "tensors", "parameters", title=str(path), title_justify="left")
-    tensors = dict(policy.model.named_parameters())
-    for group, names in policy.groups().items():
-        sizes = [tensors[name].numel() for name in names]
-        groups.add_row(group, str(len(sizes)), f"{sum(sizes):,}")
-    groups.add_row("all", str(len(tensors)), f"{sum(each.numel() for each in tensors.values()):,}")
-    console.print(groups)
-    print("\n".join(policy.load_report.lines()))
-    parts = {
-        "model": policy.config.model_dump(mode="json"),
-        "conventions": policy.conventions.model_dump(mode="json"),
-        "provenance": policy.provenance,
-        "unused_tensors": sorted(policy.unused),
-        "weights_sha256": policy.load_report.weights_sha256,
-    }
-    print(yaml.safe_dump(parts, sort_keys=False, width=100))
-
-
-def _require_no(option: str, given: object, path: Path, needed: str) -> None:
-    if given:
-        raise UserError(describe(option, str(path), needed, f"Leave {option} out."))
 
 
 def _require_device(device: str) -> None:
@@ -289,31 +225,18 @@ def _progress() -> Progress:
     return Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=is_off)
 
 
-def _require_outputs(json_file: Path | None, video: Path | None) -> None:
-    """UserError, before any rollout, for outputs that cannot be written or are something else."""
-    faults = []
-    if json_file is not None and json_file.suffix != ".json":
-        remedy = "Name it .json; nothing else is ever overwritten."
-        faults.append(describe("--json", str(json_file), "a name that ends in .json", remedy))
-    if json_file is not None and not json_file.parent.is_dir():
-        remedy = f"Run `mkdir -p {shlex.quote(str(json_file.parent))}`."
-        faults.append(describe("--json", str(json_file), "a file in an existing folder", remedy))
-    if video is not None and video.exists() and not video.is_dir():
-        remedy = "Choose another name."
-        faults.append(describe("--video", f"the file {str(video)!r}", "a directory", remedy))
-    raise_faults(faults)
-
-
-def _write_json(path: Path, checkpoint: Path, policy: Policy, result: EvaluationResult) -> None:
-    about = {"checkpoint": str(checkpoint), "weights_sha256": policy.load_report.weights_sha256}
-    path.write_text(json.dumps({**about, **result.summary()}, indent=2) + "\n", encoding="ascii")
-    print(f"wrote {path}")
-
-
-def _write_videos(directory: Path, videos: Sequence[Video]) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    for index, each in enumerate(videos):
-        outcome = "success" if each.is_success else "failure"
-        path = directory / f"{outcome}_{index}.mp4"
-        path.write_bytes(each.mp4)
-        print(f"wrote {path}: {each.caption}")
+def _write(
+    checkpoint: str,
+    policy: Policy,
+    result: EvaluationResult,
+    json_file: Path | None,
+    video: Path | None,
+) -> None:
+    if json_file is not None:
+        about = {"checkpoint": checkpoint, "weights_sha256": policy.load_report.weights_sha256}
+        write_json(json_file, {**about, **result.summary()})
+        print(f"wrote {json_file}")
+    if video is not None:
+        films = film(result)
+        for path, each in zip(write_videos(video, films), films, strict=True):
+            print(f"wrote {path}: {each.caption}")

@@ -8,6 +8,7 @@ import typer
 from policy_ft.checkpoints import hub
 from policy_ft.checkpoints.conversion.convert import convert as convert_checkpoint
 from policy_ft.checkpoints.load import locate
+from policy_ft.cli_show import EmbodimentName, TokenizerPath
 
 Checkpoint = Annotated[
     str, typer.Argument(metavar="CHECKPOINT", help="Directory of any format, or a hub id.")
@@ -25,12 +26,8 @@ def convert(
         Literal["stored", "float32", "bfloat16"],
         typer.Option(help="Of the weights; stored keeps each tensor's own."),
     ] = "stored",
-    embodiment: Annotated[
-        str | None, typer.Option(help="Preset or YAML file of the robot it is used for.")
-    ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="tokenizer.json, its directory or a hub id.")
-    ] = None,
+    embodiment: EmbodimentName = None,
+    tokenizer: TokenizerPath = None,
 ) -> None:
     """Write a checkpoint in the format of policy_ft, openpi or LeRobot, bit for bit."""
     converted = convert_checkpoint(

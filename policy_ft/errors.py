@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
+from pydantic.fields import FieldInfo
 
 from data_tools.errors import UserError, describe, nearest, raise_faults
 
@@ -61,7 +62,11 @@ def validation_faults(
     for detail in error.errors(include_url=False):
         path = _user_path(detail["loc"], model)[0]
         faults.setdefault(path, []).append(
-            {**detail, "model": _user_path(detail["loc"][:-1], model)[1]}
+            {
+                **detail,
+                "model": _user_path(detail["loc"][:-1], model)[1],
+                "field": _field(detail["loc"], model),
+            }
         )
     return [
         sentence
@@ -87,12 +92,26 @@ def _sentences(where: str, path: KeyPath, details: list[dict[str, Any]]) -> list
     if first["type"] == "value_error":
         return [f"{where}: {line}" for line in str(first["ctx"]["error"]).split("\n")]
     expected = " or ".join(dict.fromkeys(_expected(detail) for detail in details))
-    return [describe(where, repr(first["input"]), expected, f"Set {dotted(path)} to such a value.")]
+    remedy = f"Set {dotted(path)} to such a value."
+    field = first["field"]
+    if first["input"] is None and field is not None and not field.is_required():
+        default = f" for its default, {field.default!r}" if isinstance(field.default, str) else ""
+        remedy = f"Set {dotted(path)} to such a value, or leave it out{default}."
+    return [describe(where, _in_words(first["input"]), expected, remedy)]
+
+
+def _in_words(value: object) -> str:
+    return "null (no value)" if value is None else repr(value)
 
 
 def _expected(detail: dict[str, Any]) -> str:
     if detail["type"] == "literal_error":
-        return f"one of {detail['ctx']['expected']}"
+        expected = str(detail["ctx"]["expected"])
+        return f"one of {expected}" if "," in expected or " or " in expected else expected
+    if detail["type"] in ("tuple_type", "list_type"):
+        return "a list, e.g. [one, two]"
+    if detail["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "a mapping of settings"
     if detail["type"] == "union_tag_invalid":
         return f"{detail['ctx']['discriminator']} to be one of {detail['ctx']['expected_tags']}"
     if detail["type"] == "union_tag_not_found":
@@ -104,6 +123,20 @@ def _without_prefix(message: str) -> str:
     """Pydantic's 'Input should be greater than 0' as 'a value greater than 0'."""
     text = message.removeprefix("Input should be ")
     return text if text.startswith(("a ", "an ")) else f"a value {text}"
+
+
+def _field(location: tuple[str | int, ...], model: Any) -> FieldInfo | None:
+    """The field of the setting at a pydantic location; None where that is no field."""
+    path = _user_path(location, model)[0]
+    # tags of unions may stand behind the setting's own key
+    end = next(
+        end for end in range(len(location) + 1) if _user_path(location[:end], model)[0] == path
+    )
+    parent = _user_path(location[: end - 1], model)[1] if path else None
+    if parent is None or not _field_names(parent):
+        return None
+    field: FieldInfo | None = parent.model_fields.get(str(path[-1]))
+    return field
 
 
 def _field_names(model: Any) -> list[str]:

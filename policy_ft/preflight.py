@@ -8,11 +8,12 @@ from data_tools.conventions import Conventions, compare
 from data_tools.doctor import number_errors
 from data_tools.episode import Dataset
 from eval_envs.making import make_env
-from policy_ft.config.policy import PretrainedPolicy
+from policy_ft.checkpoints.load import locate, read_published, read_tokenizer
+from policy_ft.config.policy import NewPolicy, PretrainedPolicy
 from policy_ft.config.run import EvaluationConfig, RunConfig
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.data.windows import WindowDataset
-from policy_ft.embodiments import load_embodiment
+from policy_ft.embodiments import PRESETS, Embodiment, load_embodiment
 from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.evaluation.rollout import require_agreement
 from policy_ft.policy import Policy
@@ -54,39 +55,123 @@ def require_sound_numbers(episodes: Dataset) -> None:
 
 
 def require_fitting_data(config: RunConfig, policy: Policy, episodes: Dataset) -> None:
-    """UserError for every disagreement of data and policy, and every instruction too long for it.
+    """UserError for every disagreement of data and policy, and for instructions too long for it.
 
     An embodiment that the settings name is compared too: transforms fitted to the data follow the
-    data, whatever robot it comes from. An instruction is named by the first episode that has it.
+    data, whatever robot it comes from.
     """
-    expected = {"the policy": policy.conventions}
-    if config.policy.kind == "pretrained" and config.policy.embodiment != "checkpoint":
-        robot = load_embodiment(config.policy.embodiment)
-        expected[f"embodiment {robot.name}"] = robot.conventions
-    mismatches = [
-        str(mismatch)
-        for name, conventions in expected.items()
-        for mismatch in compare(
-            episodes.conventions,
-            conventions,
-            found_name=f"data {', '.join(config.data.path)}",
-            expected_name=name,
-            may_leave_open=True,
+    mismatches = _mismatches(config, episodes, "the policy", policy.conventions)
+    if mismatches and "unknown" in policy.conventions.action.units:
+        raise UserError(_unnamed_robot("columns of which nobody says what they mean", episodes))
+    raise_faults([*mismatches, *_embodiment_mismatches(config, episodes)])
+    by_instruction: dict[str, list[int]] = {}
+    for index in range(len(episodes)):
+        by_instruction.setdefault(episodes[index].instruction, []).append(index)
+    faults, longest = Faults(), policy.config.max_prompt_tokens
+    too_long = [each for each in by_instruction if policy.transforms.prompt_length(each) > longest]
+    if too_long:
+        worst = max(too_long, key=policy.transforms.prompt_length)
+        more = sum(len(by_instruction[each]) for each in too_long) - 1
+        name = episodes[by_instruction[worst][0]].name
+        where = f"{name} and {more} more episodes" if more else name
+        faults.extend(policy.transforms.prompt_faults(worst, where))
+    for instruction, indices in by_instruction.items():
+        if instruction not in too_long:
+            window = WindowDataset(episodes, indices[:1], policy.transforms)
+            faults.of(partial(window.__getitem__, 0))
+    raise_faults(faults.listed)
+
+
+def require_embodiment(config: RunConfig, episodes: Dataset) -> None:
+    """UserError for every disagreement of the data and the embodiment that the settings name."""
+    raise_faults(_embodiment_mismatches(config, episodes))
+
+
+def _embodiment_mismatches(config: RunConfig, episodes: Dataset) -> list[str]:
+    robot = _embodiment(config.policy)
+    if robot is None:
+        return []
+    name = f"embodiment {named_embodiment(config.policy)}"
+    return _mismatches(config, episodes, name, robot.conventions)
+
+
+def _mismatches(
+    config: RunConfig, episodes: Dataset, name: str, conventions: Conventions
+) -> list[str]:
+    found_name = f"data {', '.join(config.data.path)}"
+    found = episodes.conventions
+    return [
+        str(each)
+        for each in compare(
+            found, conventions, found_name=found_name, expected_name=name, may_leave_open=True
         )
     ]
-    if mismatches and "unknown" in policy.conventions.action.units:
-        mismatches = [_unnamed_robot("columns of which nobody says what they mean", episodes)]
-    raise_faults(mismatches)
-    first = {episodes[index].instruction: index for index in reversed(range(len(episodes)))}
+
+
+def named_embodiment(policy: NewPolicy | PretrainedPolicy) -> str | None:
+    """Preset or file of the embodiment that the settings name, if they do."""
+    if policy.kind == "new" or policy.embodiment == "checkpoint":
+        return None
+    return policy.embodiment
+
+
+def _embodiment(policy: NewPolicy | PretrainedPolicy) -> Embodiment | None:
+    name = named_embodiment(policy)
+    return None if name is None else load_embodiment(name)
+
+
+def require_parts(policy: PretrainedPolicy) -> None:
+    """UserError for a checkpoint, tokenizer or embodiment that is not there or cannot be read.
+
+    Reads all that a checkpoint says beside its weights, and needs no data.
+    """
     faults = Faults()
-    for index in sorted(first.values()):
-        window = WindowDataset(episodes, [index], policy.transforms)
-        faults.of(partial(window.__getitem__, 0))
-        episode = episodes[index]
-        faults.extend(
-            policy.transforms.prompt_faults(episode.instruction, f"{episode.name}, step 0")
-        )
+    located = faults.of(lambda: locate(policy.path))
+    robot = faults.of(lambda: _embodiment(policy))
+    tokenizer = None if policy.tokenizer == "checkpoint" else policy.tokenizer
+    if tokenizer is not None:
+        faults.of(lambda: read_tokenizer(tokenizer))
+    if located is not None and located.format != "native" and not faults.listed:
+        faults.of(lambda: read_published(located, robot, tokenizer))
     raise_faults(faults.listed)
+
+
+def remarks(config: RunConfig, policy: Policy, episodes: Dataset | None) -> Iterator[str]:
+    """What a person should know of a run that can start: settings that say less than they seem."""
+    robot, name = _embodiment(config.policy), named_embodiment(config.policy)
+    if robot is not None and episodes is not None:
+        yield from _other_sizes(robot, f"embodiment {name}", episodes.conventions)
+    says_state = robot is not None and "prompt_says_state" in robot.model_fields_set
+    if says_state and name not in PRESETS and policy.config.family != "pi05":
+        yield f"embodiment {name}, prompt_says_state: without effect, for only pi0.5 reads it"
+    if episodes is not None:
+        yield from _mostly_masked(policy, episodes)
+
+
+def _other_sizes(robot: Embodiment, name: str, recorded: Conventions) -> Iterator[str]:
+    """Cameras whose images have another size in the data than the embodiment says."""
+    for own in robot.conventions.cameras:
+        if own.name in recorded.camera_names:
+            found = recorded.camera(own.name)
+            if (found.height, found.width) != (own.height, own.width):
+                yield (
+                    f"camera {own.name!r}: {found.height} x {found.width} pixels in the data, "
+                    f"{own.height} x {own.width} in {name}; the policy takes the data's"
+                )
+
+
+def _mostly_masked(policy: Policy, episodes: Dataset) -> Iterator[str]:
+    """Chunks so long that most of their steps lie beyond the end of the episode."""
+    horizon = policy.config.action_horizon
+    lengths = [episodes[index].num_steps for index in range(len(episodes))]
+    starts = sum(lengths)
+    recorded = sum(min(horizon, left) for length in lengths for left in range(1, length + 1))
+    if 2 * recorded < starts * horizon:
+        yield (
+            f"action_horizon {horizon}: {1 - recorded / (starts * horizon):.0%} of the steps of "
+            f"the chunks lie beyond the end of their episode (the longest has {max(lengths)} "
+            "steps) and carry no loss; policy.resize.action_horizon makes chunks shorter"
+        )
 
 
 def require_named_robot(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from policy_ft.errors import UserError, describe
+from policy_ft.errors import UserError, describe, nearest
 
 PAD, BOS = "<pad>", "<bos>"
 TOKENIZER_FILE = "tokenizer.json"
@@ -52,9 +52,12 @@ def read_tokenizer(path: Path, where: str) -> str:
     """
     file = path / TOKENIZER_FILE if path.is_dir() else path
     if not file.is_file():
+        beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = nearest(path.name, [name for name in beside if name != path.name])
         remedy = (
-            "Correct the path. For a SentencePiece tokenizer.model, save it once with "
-            "transformers' AutoTokenizer.save_pretrained, which writes tokenizer.json."
+            f"Correct the path{f'; {hint}' if hint else '.'} For a SentencePiece tokenizer.model, "
+            "save it once with transformers' AutoTokenizer.save_pretrained, which writes "
+            "tokenizer.json."
         )
         expected = f"a {TOKENIZER_FILE} of the tokenizers library, or a directory with one"
         raise UserError(describe(where, f"no file {str(file)!r}", expected, remedy))

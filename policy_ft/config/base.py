@@ -48,5 +48,8 @@ Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]
 
 
 def on_or_off(value: object) -> str:
-    """The tag of a block that a plain word may replace: 'off' for a word, 'on' for all else."""
-    return "off" if isinstance(value, str) else "on"
+    """The tag of a block that a plain word may replace: 'off' for a word, 'on' for all else.
+
+    null is none of the two, and is answered with the word.
+    """
+    return "off" if value is None or isinstance(value, str) else "on"

@@ -36,6 +36,8 @@ class ConfigSource:
 
     def place(self, key: KeyPath) -> str:
         """How messages call a key path: '--set optimizer.lr' or 'runs/a.yaml:12, optimizer.lr'."""
+        if not key:
+            return str(self.path)
         if self._overridden(key):
             return f"--set {dotted(key)}"
         return f"{self.path}{self._line(key)}, {dotted(key)}"
@@ -127,7 +129,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
         raise UserError(
             describe(
                 str(path),
-                f"{values!r}",
+                "nothing" if values is None else f"{values!r}",
                 "a mapping of settings",
                 "Write `key: value` lines; see configs/.",
             )

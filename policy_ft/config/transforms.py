@@ -1,8 +1,8 @@
 """Settings of the one path from an observation to numbers and back; saved in transforms.json."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, StrictBool, field_validator
+from pydantic import AfterValidator, Field, StrictBool
 
 from data_tools.actions import Normalization, RangeEpsilon, ScaleRule, StillColumns
 from data_tools.columns import ColumnMap
@@ -27,11 +27,27 @@ Prompt = Literal[
 ]
 
 
+def _each_once(cameras: tuple[str | None, ...]) -> tuple[str | None, ...]:
+    names = [name for name in cameras if name is not None]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"found {list(cameras)}; expected each camera once. Remove the repeated name."
+        )
+    if not names:
+        raise ValueError(
+            f"found {list(cameras)}; expected at least one camera. Name one for a slot."
+        )
+    return cameras
+
+
+Slots = Annotated[tuple[str | None, ...], Field(min_length=1), AfterValidator(_each_once)]
+"""The camera of each slot of a model, None for an empty one."""
+
+
 class TransformsConfig(Settings):
     """Which cameras fill the slots, and how images, numbers and prompts are made uniform."""
 
-    cameras: tuple[str | None, ...] = Field(
-        min_length=1,
+    cameras: Slots = Field(
         description="Names of the cameras, each once, in the order of the model's slots; null "
         "leaves a slot empty and masked, and fewer than the model's slots leave the last ones so. "
         "Every camera named here must be in every observation.",
@@ -111,17 +127,3 @@ class TransformsConfig(Settings):
     def scale_rule(self) -> ScaleRule:
         """How small scales are treated."""
         return ScaleRule(self.epsilon, self.range_epsilon, self.still_columns)
-
-    @field_validator("cameras")
-    @classmethod
-    def _each_once(cls, cameras: tuple[str | None, ...]) -> tuple[str | None, ...]:
-        names = [name for name in cameras if name is not None]
-        if len(set(names)) < len(names):
-            raise ValueError(
-                f"found {list(cameras)}; expected each camera once. Remove the repeated name."
-            )
-        if not names:
-            raise ValueError(
-                f"found {list(cameras)}; expected at least one camera. Name one for a slot."
-            )
-        return cameras

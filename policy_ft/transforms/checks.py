@@ -95,10 +95,11 @@ def _camera_faults(
     config: TransformsConfig, conventions: Conventions, shape: ModelShape
 ) -> Iterator[str]:
     if len(config.cameras) > shape.num_cameras:
-        found, expected = f"{list(config.cameras)}", f"at most {shape.num_cameras} (num_cameras)"
-        remedy = "Remove a camera, or raise model.num_cameras (policy.resize.num_cameras of a "
-        remedy += "pretrained policy)."
-        yield describe("transforms.cameras", found, expected, remedy)
+        found = f"{len(config.cameras)}, for {list(config.cameras)}"
+        expected = f"at most {shape.num_cameras} (num_cameras)"
+        remedy = "Remove a camera from transforms.cameras, or from `cameras` of the embodiment; or "
+        remedy += "raise model.num_cameras (policy.resize.num_cameras of a pretrained policy)."
+        yield describe("slots of cameras", found, expected, remedy)
     if conventions.camera_names != config.camera_names:
         found = f"the cameras {list(conventions.camera_names)}"
         expected = f"{list(config.camera_names)}"
@@ -141,19 +142,27 @@ def _statistics_faults(
     return []
 
 
-def delta_faults(config: TransformsConfig, conventions: Conventions) -> Iterator[str]:
-    """Delta actions that are no columns of both action and state, or are deltas already."""
+def delta_faults(
+    config: TransformsConfig, conventions: Conventions, setting: str = "transforms.delta_actions"
+) -> Iterator[str]:
+    """Delta actions that are no columns of both action and state, or are deltas already.
+
+    Args:
+        config: names the columns.
+        conventions: declare the columns there are.
+        setting: how messages call the setting.
+    """
     action = conventions.action
     for name in config.delta_actions:
-        where = f"transforms.delta_actions, {name!r}"
         for part, names in (("action", action.names), ("state", conventions.state.names)):
             if name not in names:
                 hint = nearest(name, names)
-                found = f"no {part} column of that name"
+                found = f"{name!r}, which is no {part} column"
                 remedy = "Name a column that both action and state have"
                 remedy += f"; {hint}" if hint else "."
-                yield describe(where, found, f"one of {list(names)}", remedy)
+                yield describe(setting, found, f"one of {list(names)}", remedy)
         reference = dict(zip(action.names, action.references, strict=True)).get(name, "absolute")
         if reference not in ("absolute", "unknown") and not config.double_delta:
             remedy = "Remove it: making it relative once more would train wrong targets."
-            yield describe(where, f"a column declared {reference!r}", "an absolute one", remedy)
+            found = f"{name!r}, which is declared {reference!r}"
+            yield describe(setting, found, "an absolute column", remedy)

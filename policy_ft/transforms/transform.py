@@ -226,18 +226,21 @@ class Transforms:
 
     def prompt_faults(self, instruction: str, where: str) -> list[str]:
         """An instruction whose prompt is too long for some state, if not for every one."""
-        width = len(self.conventions.state.names)
-        length = longest_prompt(
-            self.tokenizer_json, instruction, self.config.prompt, width, self.shape.state_dim
-        )
-        return list(self._length_faults(length, instruction, where))
+        return list(self._length_faults(self.prompt_length(instruction), instruction, where))
+
+    def prompt_length(self, instruction: str) -> int:
+        """Tokens of the longest prompt that an instruction can make, whatever the state."""
+        width, state_dim = len(self.conventions.state.names), self.shape.state_dim
+        prompt = self.config.prompt
+        return longest_prompt(self.tokenizer_json, instruction, prompt, width, state_dim)
 
     def _length_faults(self, length: int, instruction: str, where: str) -> Iterator[str]:
         longest = self.shape.max_prompt_tokens
         if length > longest:
             # the references cut the end off, which hides the task, or the state, from the model
             found = f"{length} tokens in {instruction!r}, written as for {self.config.prompt}"
-            remedy = "Shorten the instruction, or raise max_prompt_tokens of the model."
+            remedy = "Shorten the instruction, or raise max_prompt_tokens of the model "
+            remedy += "(policy.resize.max_prompt_tokens of a pretrained policy)."
             yield describe(f"{where}, instruction", found, f"at most {longest}", remedy)
 
     def save(self, directory: Path) -> None:

@@ -269,6 +269,15 @@ def test_an_instruction_too_long_for_the_model_is_named(run_config):
     assert not Path(config.output_dir).exists()
 
 
+def test_instructions_too_long_for_the_model_are_one_fault_that_counts_episodes(
+    run_config, small_model
+):
+    config = run_config(policy={"model": small_model(max_prompt_tokens=1)})
+    (fault,) = assemble.check(config)
+    assert "and 3 more episodes, instruction: found" in fault
+    assert "policy.resize.max_prompt_tokens of a pretrained policy" in fault
+
+
 def test_a_checkpoint_tells_its_command_its_duration_and_its_parents(finetune, checkpoint):
     parent_hash = load_policy(checkpoint).provenance["weights_sha256"]
     config = finetune(training={"steps": 1})

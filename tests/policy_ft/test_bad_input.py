@@ -112,11 +112,11 @@ def test_bad_actions(case, fitted):
 BAD_FITS = {
     "delta of a column that is not there": (
         {"delta_actions": ("xx",)},
-        ("no action column of that name", "no state column of that name", "did you mean 'x'?"),
+        ("which is no action column", "which is no state column", "did you mean 'x'?"),
     ),
     "delta of a column without a state": (
         {"delta_actions": ("gripper",)},
-        ("no state column of that name", "Name a column that both action and state have"),
+        ("which is no state column", "Name a column that both action and state have"),
     ),
     "unknown camera": (
         {"cameras": ("front", "wirst")},
@@ -140,7 +140,7 @@ BAD_FITS = {
     ),
     "more cameras than slots": (
         {"shape": {"num_cameras": 1}},
-        ("transforms.cameras", "at most 1 (num_cameras)", "Remove a camera"),
+        ("slots of cameras", "at most 1 (num_cameras)", "Remove a camera"),
     ),
 }
 

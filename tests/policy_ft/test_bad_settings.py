@@ -82,7 +82,7 @@ BAD_FILES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "malformed YAML": ("steps: 100, ", "steps: [100, ", ("malformed YAML", "Correct the line.")),
     "tabs in YAML": ("  ema", "\tema", ("run.yaml:7", "malformed YAML")),
     "list for a file": (RUN, "- 1\n", ("a mapping of settings", "`key: value` lines")),
-    "empty file": (RUN, "", ("found None", "a mapping of settings")),
+    "empty file": (RUN, "", ("found nothing", "a mapping of settings")),
     "scale of what is frozen": (
         "frozen: true",
         "frozen: true, lr_scale: 0.1",
@@ -116,7 +116,7 @@ BAD_FILES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "more steps executed than predicted": (
         PRETRAINED,
         NEW_POLICY.replace("num_cameras: 1", "num_cameras: 2"),
-        ("replan_steps: found 4", "action_horizon 3", "Lower replan_steps"),
+        ("run.yaml: evaluation.replan_steps: found 4", "action_horizon 3", "Lower replan_steps"),
     ),
     "tokenizer too small for bytes": (
         PRETRAINED,
@@ -145,6 +145,15 @@ BAD_OVERRIDES = {
     "below a word": ("data.path.x=5", ("'demos.hdf5' at data.path", "Set data.path as a whole")),
     "beyond a list": ("tuning.groups.3.frozen=true", ("a list of 1 at tuning.groups",)),
     "malformed value": ("data.path=[a", ("--set data.path", "Quote it")),
+    "no robot": (
+        "policy.embodiment=null",
+        ("found null", "or leave it out for its default, 'checkpoint'."),
+    ),
+    "no block": ("evaluation=null", ("found null (no value); expected 'off'. Set evaluation to",)),
+    "no value for what has no default": (
+        "data.path=null",
+        ("expected a list, e.g. [one, two]. Set data.path to such a value.",),
+    ),
     "wrong type": ("training.steps=many", ("--set training.steps: found 'many'", "integer")),
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -168,6 +169,15 @@ def test_eval_executes_as_many_actions_as_the_checkpoint_records(
 MISTAKES = {
     "missing config": (["train", "{folder}/nothing.yaml"], "Correct the path"),
     "missing checkpoint": (["show", "{folder}/run/nothing"], "Correct the path"),
+    "nothing beside a checkpoint": (
+        ["show", "{folder}/rnu"],
+        "expected a config (a YAML file), a checkpoint directory or a hub id. Correct the path; "
+        "did you mean 'run'?",
+    ),
+    "no value for a block": (
+        ["check", "{config}", "--set", "evaluation=null"],
+        "expected 'off'. Set evaluation to such a value, or leave it out for its default, 'off'",
+    ),
     "override without value": (["check", "{config}", "--set", "seed"], "--set optimizer.lr=1e-4"),
     "override of an unknown key": (["show", "{config}", "--set", "sed=1"], "did you mean 'seed'?"),
     "output directory in use": (["train", "{config}"], "resume"),
@@ -203,6 +213,18 @@ MISTAKES = {
         "Drop one",
     ),
     "unusable device": (["eval", "{checkpoint}", "--device", "abacus"], "Use --device cpu"),
+    "json where nothing can be written": (
+        ["eval", "{checkpoint}", *IN_REACH, "--json", "/proc/a.json"],
+        "Choose another folder, or ask for permission",
+    ),
+    "videos where nothing can be written": (
+        ["eval", "{checkpoint}", *IN_REACH, "--video", "/proc/videos"],
+        "Choose another folder, or ask for permission",
+    ),
+    "a robot beside a checkpoint that has one": (
+        ["show", "{checkpoint}", "--embodiment", "aloha"],
+        "Leave --embodiment out",
+    ),
     "json into a missing folder": (
         ["eval", "{checkpoint}", *IN_REACH, "--json", "{folder}/missing/a.json"],
         "mkdir -p",
@@ -234,6 +256,34 @@ def test_traceback_is_shown_on_demand(folder: Path) -> None:
 )
 def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     assert call(*arguments).exit_code == 2
+
+
+def test_ctrl_c_is_one_line_while_the_imports_still_run() -> None:
+    """python -v names each import on stderr as it happens: the signal meets torch's."""
+    program = [sys.executable, "-v", "-m", "policy_ft", "convert", "a", "b", "--to", "native"]
+    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        for line in running.stderr:
+            if "import 'torch._utils'" in line:
+                break
+        running.send_signal(signal.SIGINT)
+        lines = running.stderr.read().splitlines()
+    assert running.returncode == 130
+    assert lines.count("stopped") == 1
+    assert not any("Traceback" in line or "--resume" in line for line in lines)
+
+
+@pytest.mark.parametrize(("command", "has_hint"), [("train", True), ("show", False)])
+def test_ctrl_c_speaks_of_resuming_to_who_trains(folder, monkeypatch, command, has_hint) -> None:
+    def interrupt(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("policy_ft.cli.load_config", interrupt)
+    monkeypatch.setattr("policy_ft.cli_show.read_config", interrupt)
+    result = call(command, folder / "run.yaml")
+    assert result.exit_code == 130
+    assert result.stderr.startswith("stopped")
+    assert ("--resume" in result.stderr) == has_hint
 
 
 def test_module_runs_as_a_program(folder: Path) -> None:

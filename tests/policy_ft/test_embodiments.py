@@ -216,9 +216,17 @@ BAD = {
     ),
     "delta of an unknown column": (
         {"delta_actions": ["wrist_4"]},
-        ("no action column of that name", "did you mean 'wrist_"),
+        ("'wrist_4', which is no action column", "did you mean 'wrist_"),
     ),
     "unknown key": ({"camera": []}, ("unknown key 'camera'", "did you mean 'cameras'?")),
+    "double_delta without a column": (
+        {"delta_actions": [], "double_delta": True},
+        (", delta_actions: found no column with double_delta: true", "or remove double_delta"),
+    ),
+    "a text for a list": (
+        {"asset_ids": "ur5e"},
+        ("asset_ids: found 'ur5e'; expected a list, e.g. [one, two]. Set asset_ids",),
+    ),
     "unknown map": (
         {"action_maps": [{"kind": "square", "column": "elbow"}]},
         ("action_maps.0", "to be one of 'linear', 'aloha_gripper'"),
@@ -235,6 +243,45 @@ def test_a_file_that_cannot_be_says_where_and_what_to_do(case, tmp_path):
         assert word in str(caught.value), f"{word!r} not in:\n{caught.value}"
 
 
+def test_all_mistakes_of_a_file_are_told_at_once(tmp_path):
+    """Also those that can only be seen beside conventions which are at fault themselves."""
+    declared = load_embodiment("ur5e").model_dump(mode="json")["conventions"]
+    changes = {
+        "conventions": {**declared, "control_hz": -1},
+        "cameras": ["base", "wrist_rgb", None],
+        "state_maps": [{"kind": "linear", "column": "elbwo", "scale": -1}],
+        "delta_actions": ["wrist_4"],
+        "nonsense": 1,
+    }
+    with pytest.raises(UserError) as caught:
+        load_embodiment(own_file(tmp_path, **changes))
+    words = ("control_hz: found -1", "['base', 'wrist_rgb']", "'elbwo'", "'wrist_4'", "'nonsense'")
+    for word in words:
+        assert word in str(caught.value), f"{word!r} not in:\n{caught.value}"
+    assert all(f"{tmp_path}/own.yaml:" in fault for fault in caught.value.faults)
+
+
+BAD_COLUMNS = {
+    "a name for two columns": (
+        {"names": ["a", "a", "b", "c", "d", "e", "gripper"]},
+        r"action.names: found \['a'\] more than once.*Give every column a name of its own",
+    ),
+    "a gripper that cannot move": (
+        {"grippers": [{"column": "gripper", "open_value": 1, "closed_value": 1}]},
+        "'gripper': found 1 as open_value and as closed_value; expected two values. Correct one",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_COLUMNS)
+def test_columns_that_cannot_be_are_refused_when_they_are_read(case, tmp_path):
+    changes, words = BAD_COLUMNS[case]
+    declared = load_embodiment("ur5e").model_dump(mode="json")["conventions"]
+    declared["action"] |= changes
+    with pytest.raises(UserError, match=words):
+        load_embodiment(own_file(tmp_path, conventions=declared))
+
+
 def test_an_unknown_preset_and_a_missing_file_say_what_to_do(tmp_path):
     with pytest.raises(UserError, match=r"'aloah'.*docs/embodiments.md.*did you mean 'aloha'"):
         load_embodiment("aloah")
@@ -247,7 +294,7 @@ def test_a_delta_of_deltas_needs_its_switch(tmp_path):
     values = load_embodiment("libero").model_dump(mode="json")
     columns = ["x", "y", "z", "rx", "ry", "rz"]
     changes = {**values, "delta_actions": columns}
-    with pytest.raises(UserError, match=r"declared 'delta'; expected an absolute one. Remove it"):
+    with pytest.raises(UserError, match=r"'delta'; expected an absolute column. Remove it"):
         load_embodiment(own_file(tmp_path, **changes))
     robot = load_embodiment(own_file(tmp_path, **changes | {"double_delta": True}))
     assert robot.transforms["delta_actions"] == tuple(columns)

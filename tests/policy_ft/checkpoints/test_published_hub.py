@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import policy_ft
 from policy_ft.checkpoints import hub
+from policy_ft.checkpoints.load import read_tokenizer
 from policy_ft.cli import app
 from policy_ft.errors import UserError
 
@@ -131,23 +132,62 @@ def test_what_is_not_there_or_not_ours_is_told_apart(served, repo_id, words):
         hub.pull(repo_id)
 
 
-def test_without_a_server_there_is_a_remedy(monkeypatch, tmp_path):
-    monkeypatch.setattr("time.sleep", lambda _: None)  # between the library's retries
+def test_without_a_server_there_is_a_remedy_for_each_command(monkeypatch, tmp_path, capfd, caplog):
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waited for a retry"))
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    for call in (
-        lambda: hub.pull("owner/policy"),
-        lambda: hub.pull_file("owner/policy", "tokenizer.json"),
-        lambda: hub.push(tmp_path, "owner/policy", is_private=True),
+    fill = "filled with `policy-ft pull OWNER/NAME owner/policy"
+    again = "Run it again where there is a network"
+    for call, words, other in (
+        (lambda: hub.pull("owner/policy"), f"{fill}`", again),
+        (
+            lambda: hub.pull_file("owner/policy", "tokenizer.json"),
+            f"{fill} --only tokenizer.json`",
+            again,
+        ),
+        (lambda: hub.pull("owner/policy", tmp_path / "new"), again, "policy-ft pull"),
+        (lambda: hub.push(tmp_path, "owner/policy", is_private=True), again, "policy-ft pull"),
     ):
-        with pytest.raises(UserError, match="Give the path of a local directory"):
+        with pytest.raises(UserError) as caught:
             call()
+        assert words in str(caught.value)
+        assert other not in str(caught.value), "advice for another command"
+    assert not caplog.records, "the library's own words"
+    assert capfd.readouterr().err == ""
 
 
 def test_a_repository_has_an_owner(tmp_path):
     with pytest.raises(UserError, match="the owner's name, a slash and the repository's name"):
         hub.push(tmp_path, "policy", is_private=True)
+    with pytest.raises(UserError, match="the owner's name, a slash and the repository's name"):
+        hub.pull("pi0_base", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_lies_below_a_directory_that_is_here_is_a_path(tmp_path, monkeypatch):
+    (tmp_path / "ck/openpi_pi0").mkdir(parents=True)
+    (tmp_path / "ck/tok").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("policy_ft.checkpoints.hub.snapshot_download", pytest.fail)
+    with pytest.raises(UserError, match=r"no such directory; .* did you mean 'openpi_pi0'\?"):
+        policy_ft.load_policy("ck/openpi_pi")
+    with pytest.raises(UserError, match=r"no file 'ck/tokk'; .* did you mean 'tok'\?"):
+        read_tokenizer("ck/tokk")
+
+
+def test_a_repository_that_is_not_there_may_be_meant_as_a_path(served):
+    with pytest.raises(UserError) as caught:
+        policy_ft.load_policy("owner/pi0_base")
+    for words in ("no such path here", "RepositoryNotFound", "pull OWNER/NAME owner/pi0_base"):
+        assert words in str(caught.value)
+
+
+def test_a_repository_without_the_tokenizer_is_told(served):
+    served.mkdir()
+    (served / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"without tokenizer.json.*lists its files"):
+        read_tokenizer("owner/policy")
 
 
 @pytest.mark.parametrize("text", ["lerobot/pi0_base", "a/b-c.d"])
