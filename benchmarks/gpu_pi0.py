@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pi0_gpu.cases import pi0_config, tokens_a_sample
+from pi0_gpu.cases import pi0_of_size, tokens_a_sample
 from pi0_gpu.report import Report
 from pi0_gpu.sampling import sample_all
 from pi0_gpu.training import train_all
@@ -66,7 +66,7 @@ def main() -> None:
     began = time.monotonic()
     options = arguments()
     torch.manual_seed(0)
-    config, device = pi0_config(options.tiny), options.device
+    config, device = pi0_of_size(tiny=options.tiny), options.device
     report = Report(options.json, device_facts(options), began + options.budget_s, TARGETS)
     report.facts["tokens a sample"] = tokens_a_sample(config)
     report.watch()

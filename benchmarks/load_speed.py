@@ -26,43 +26,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from pi0_sizes import pi0_config
 from rich.console import Console
 from rich.table import Table
 
 from policy_ft.checkpoints.model import read_model
-from policy_ft.config.model import (
-    ConnectorConfig,
-    DecoderConfig,
-    ExpertConfig,
-    ModelConfig,
-    SiglipVisionConfig,
-)
 from policy_ft.models.build import build_model
 
-PI0 = ModelConfig(
-    image_height=224,
-    image_width=224,
-    num_cameras=3,
-    max_prompt_tokens=48,
-    state_dim=32,
-    action_dim=32,
-    action_horizon=50,
-    vision=SiglipVisionConfig(
-        kind="siglip", patch_size=14, width=1152, depth=27, num_heads=16, mlp_width=4304
-    ),
-    connector=ConnectorConfig(slot_positions=False),
-    language=DecoderConfig(
-        family="gemma",
-        vocab_size=257_152,
-        width=2048,
-        depth=18,
-        mlp_width=16_384,
-        num_heads=8,
-        num_kv_heads=1,
-        head_dim=256,
-    ),
-    expert=ExpertConfig(width=1024, mlp_width=4096, time="concat", state_token="suffix"),
-)
+PI0 = pi0_config()
 SPARE_BYTES = 3 * 2**30
 """Left to others on the machine."""
 SAMPLE_S = 0.005

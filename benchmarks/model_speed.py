@@ -29,13 +29,13 @@ from peers.ours import Ours
 from peers.pi0_cases import (
     CASES,
     MAX_DRAWS,
-    NUM_CAMERAS,
     PROMPT_LENGTHS,
     Case,
     write_batch,
     write_weights,
 )
 from peers.transformers_pi0 import TransformersPI0
+from pi0_sizes import NUM_CAMERAS
 from rich.console import Console
 from rich.table import Table
 
@@ -261,17 +261,28 @@ def chosen_sides(options: argparse.Namespace, stack: ExitStack) -> list[Side]:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=["small64", "small256"])
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        choices=CASES,
+        default=["small64", "small256"],
+        help="sizes of model; real needs 20 GB of memory and half an hour",
+    )
     parser.add_argument(
         "--peers",
         nargs="*",
         choices=["lerobot", "transformers"],
         default=["lerobot", "transformers"],
+        help="codes to be timed beside ours",
     )
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--repeats", type=int, choices=range(1, 1000), metavar="N", default=7, help="steps of each"
+    )
+    parser.add_argument("--device", default="cpu", help="of torch")
     parser.add_argument("--lerobot", type=Path, default=ENVIRONMENT, help="where lerobot.sh put it")
-    parser.add_argument("--json", type=Path, default=Path("runs/model_speed.json"))
+    parser.add_argument(
+        "--json", type=Path, default=Path("runs/model_speed.json"), help="where to write it"
+    )
     return parser.parse_args()
 
 

@@ -67,12 +67,12 @@ def test_flops_are_those_of_every_product_and_attention(cases):
     language = 2 * block + keys_values  # the last of three blocks makes keys and values only
     heads = 2 * 32 * 32 + 2 * 50 * (32 * 32 + 64 * 32 + 32 * 32 + 32 * 32)
     expert_block = 2 * 51 * (2 * 32 * 128 + 2 * 32 * 16 + 3 * 32 * 64) + 4 * 51 * (36 + 51) * 128
-    found = cases.forward_flops(cases.pi0_config(tiny=True))
+    found = cases.forward_flops(cases.pi0_of_size(tiny=True))
     assert found == {"backbone": vision + language, "expert": heads + 3 * expert_block}
 
 
 def test_what_learns_counts_three_times_and_what_is_frozen_once(cases):
-    config = cases.pi0_config(tiny=True)
+    config = cases.pi0_of_size(tiny=True)
     forward = cases.forward_flops(config)
     both = 3 * (forward["backbone"] + forward["expert"])
     assert cases.training_flops(config, frozen_backbone=False) == both

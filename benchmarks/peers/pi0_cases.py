@@ -7,20 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pi0_sizes import NUM_CAMERAS, pi0_config
 from safetensors.torch import save_file
 from torch import Tensor
 
 from policy_ft.checkpoints.names import NAMES
-from policy_ft.config.model import (
-    ConnectorConfig,
-    DecoderConfig,
-    ExpertConfig,
-    ModelConfig,
-    SiglipVisionConfig,
-)
+from policy_ft.config.model import ModelConfig
 from policy_ft.models.build import build_model
 
-NUM_CAMERAS = 3
 MAX_DRAWS = 8
 PROMPT_LENGTHS = (14, 20)
 """Real tokens of the samples' prompts in turn, of 48: instructions as LIBERO has them."""
@@ -46,59 +40,20 @@ class Case:
     draws_target: float = 0.0
 
 
-def _pi0(
-    *,
-    vision: tuple[int, int, int, int],
-    language: tuple[int, int, int, int],
-    expert: tuple[int, int],
-    vocabulary: int,
-) -> ModelConfig:
-    """pi0 with (width, depth, heads, mlp), (width, depth, head size, mlp) and (width, mlp)."""
-    return ModelConfig(
-        image_height=224,
-        image_width=224,
-        num_cameras=NUM_CAMERAS,
-        max_prompt_tokens=48,
-        state_dim=32,
-        action_dim=32,
-        action_horizon=50,
-        vision=SiglipVisionConfig(
-            kind="siglip",
-            patch_size=14,
-            width=vision[0],
-            depth=vision[1],
-            num_heads=vision[2],
-            mlp_width=vision[3],
-        ),
-        connector=ConnectorConfig(slot_positions=False),
-        language=DecoderConfig(
-            family="gemma",
-            vocab_size=vocabulary,
-            width=language[0],
-            depth=language[1],
-            mlp_width=language[3],
-            num_heads=8,
-            num_kv_heads=1,
-            head_dim=language[2],
-        ),
-        expert=ExpertConfig(
-            width=expert[0], mlp_width=expert[1], time="concat", state_token="suffix"
-        ),
-    )
-
-
 # The small models: openpi's "dummy" Gemma (64 wide, 4 deep) for both towers, and all its widths
 # times four. SigLIP is half as wide and three deep, which gives it the share of the prefix's
 # parameters that it has in pi0 (0.21).
 CASES = {
     "small64": Case(
-        _pi0(vision=(32, 3, 2, 128), language=(64, 4, 16, 128), expert=(64, 128), vocabulary=512),
+        pi0_config(
+            vision=(32, 3, 2, 128), language=(64, 4, 16, 128), expert=(64, 128), vocabulary=512
+        ),
         batch_size=2,
         one_at_a_time=False,
         targets={("train", 3): 4.0, ("train", 1): 15.0, ("sample", 3): 3.0, ("sample", 1): 7.0},
     ),
     "small256": Case(
-        _pi0(
+        pi0_config(
             vision=(128, 3, 2, 512), language=(256, 4, 64, 512), expert=(256, 512), vocabulary=512
         ),
         batch_size=2,
@@ -106,7 +61,7 @@ CASES = {
         targets={("train", 3): 1.9, ("train", 1): 6.0, ("sample", 3): 1.8, ("sample", 1): 4.0},
     ),
     "real": Case(
-        _pi0(
+        pi0_config(
             vision=(1152, 9, 16, 4304),
             language=(2048, 6, 256, 16384),
             expert=(1024, 4096),

@@ -1,62 +1,29 @@
 """pi0 at full size, batches for it, and what training on one sample costs in FLOPs."""
 
 import torch
+from pi0_sizes import NUM_CAMERAS, pi0_config
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from policy_ft.config.model import (
-    ConnectorConfig,
-    DecoderConfig,
-    ExpertConfig,
-    ModelConfig,
-    SiglipVisionConfig,
-)
+from policy_ft.config.model import ModelConfig
 from policy_ft.models.build import build_model
 from policy_ft.models.inputs import ModelInput
 from policy_ft.training.step import MicroBatch
 
-NUM_CAMERAS, PROMPT_TOKENS = 3, 24
+PROMPT_TOKENS = 24
 
 
-def pi0_config(tiny: bool) -> ModelConfig:
+def pi0_of_size(tiny: bool) -> ModelConfig:
     """pi0's sizes (openpi, pi0_base), or the same shape small."""
-    size = 28 if tiny else 224
-    vision = (32, 2, 2, 64) if tiny else (1152, 27, 16, 4304)
-    language = (64, 3, 16, 128, 512) if tiny else (2048, 18, 256, 16_384, 257_152)
-    return ModelConfig(
-        image_height=size,
-        image_width=size,
-        num_cameras=NUM_CAMERAS,
-        max_prompt_tokens=48,
-        state_dim=32,
-        action_dim=32,
-        action_horizon=50,
-        vision=SiglipVisionConfig(
-            kind="siglip",
-            patch_size=14,
-            width=vision[0],
-            depth=vision[1],
-            num_heads=vision[2],
-            mlp_width=vision[3],
-        ),
-        connector=ConnectorConfig(slot_positions=False),
-        language=DecoderConfig(
-            family="gemma",
-            width=language[0],
-            depth=language[1],
-            num_heads=8,
-            num_kv_heads=1,
-            head_dim=language[2],
-            mlp_width=language[3],
-            vocab_size=language[4],
-        ),
-        expert=ExpertConfig(
-            width=32 if tiny else 1024,
-            mlp_width=64 if tiny else 4096,
-            time="concat",
-            state_token="suffix",
-        ),
+    if not tiny:
+        return pi0_config()
+    return pi0_config(
+        vision=(32, 2, 2, 64),
+        language=(64, 3, 16, 128),
+        expert=(32, 64),
+        vocabulary=512,
+        image_size=28,
     )
 
 

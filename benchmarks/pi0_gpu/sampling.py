@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from statistics import median
 
 import torch
+from pi0_sizes import NUM_CAMERAS
 from torch import Tensor
 
-from pi0_gpu.cases import NUM_CAMERAS, random_inputs
+from pi0_gpu.cases import random_inputs
 from pi0_gpu.device import release, wait
 from pi0_gpu.report import Report
 from pi0_gpu.training import COMPILING_S

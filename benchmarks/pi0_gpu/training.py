@@ -4,8 +4,9 @@ import time
 
 import torch
 from accelerate import Accelerator
+from pi0_sizes import NUM_CAMERAS
 
-from pi0_gpu.cases import NUM_CAMERAS, random_batch, training_flops
+from pi0_gpu.cases import random_batch, training_flops
 from pi0_gpu.device import forget_peak, peak_gib, release, wait
 from pi0_gpu.report import Report
 from policy_ft.config.model import ModelConfig
