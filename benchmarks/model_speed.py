@@ -258,6 +258,13 @@ def chosen_sides(options: argparse.Namespace, stack: ExitStack) -> list[Side]:
     return sides
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"found {number}; expected at least 1")
+    return number
+
+
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -275,9 +282,7 @@ def arguments() -> argparse.Namespace:
         default=["lerobot", "transformers"],
         help="codes to be timed beside ours",
     )
-    parser.add_argument(
-        "--repeats", type=int, choices=range(1, 1000), metavar="N", default=7, help="steps of each"
-    )
+    parser.add_argument("--repeats", type=_positive, default=7, help="steps of each")
     parser.add_argument("--device", default="cpu", help="of torch")
     parser.add_argument("--lerobot", type=Path, default=ENVIRONMENT, help="where lerobot.sh put it")
     parser.add_argument(
