@@ -69,27 +69,16 @@ def read_lerobot(
     """
     _refuse_adapter(directory)
     config, document = read_lerobot_config(directory / CONFIG_FILE)
-    files = tuple(tensor_files(directory / WEIGHTS_FILE))
-    names, shapes = read_names(files)
-    _require_family(config, names, directory)
+    files, names, shapes = _read_weights(directory, config)
     processors = read_processors(directory, files)
-    require_anchors(names, shapes, str(directory))
-    stated = stated_sizes(config, document)
-    length = processors.of(TOKENIZER_STEP).max_length
-    if length is not None:
-        stated["max_prompt_tokens"] = Stated("tokenizer_processor.max_length", length)
-    if embodiment is not None:
-        # no weight belongs to a slot, and LeRobot makes as many as the robot has cameras
-        stated["num_cameras"] = Stated("embodiment, cameras", len(embodiment.cameras))
+    stated = _stated(config, document, processors, embodiment)
     documents = {**_documents(directory, document), **processors.documents}
     train_config = documents.get(TRAIN_CONFIG_FILE)
     is_old = _is_old(config, processors, train_config)
-    old_notes: tuple[str, ...] = ()
-    if is_old and config.family != "smolvla":
-        old_notes = (_old_note("images and prompts", train_config),)
-    elif is_old and "vision.shifted_positions" not in stated and _has_float32_vision(files, names):
+    old_ways = ["images and prompts"] if is_old and config.family != "smolvla" else []
+    if _has_shifted_positions(is_old, config, stated, files, names):
         stated["vision.shifted_positions"] = Stated("weights in float32", value=True)
-        old_notes = (_old_note("image positions shifted by one", train_config),)
+        old_ways.append("image positions shifted by one")
     model, assumed = model_config(names.family, shapes, stated, str(directory))
     robot = LerobotRobot(directory, config, processors, model, embodiment, is_old)
     raise_faults(robot.faults())
@@ -98,6 +87,14 @@ def read_lerobot(
     tokenizer_json = tokenizer_json or _own_tokenizer(directory, processors)
     if tokenizer_json is None:
         absent["tokenizer"] = no_tokenizer(directory, names.family)
+    notes = (
+        *config_notes(document, model.action_horizon),
+        *(_old_note(what, train_config) for what in old_ways),
+        *found.notes,
+        *robot.notes(),
+        *twin_notes(files, names),
+        *unread_notes(directory, [*files, *(directory / name for name in documents)]),
+    )
     return Published(
         directory=directory,
         format="lerobot",
@@ -112,15 +109,25 @@ def read_lerobot(
         has_unfit_statistics=found.is_unfit,
         documents=documents,
         assumed=assumed,
-        notes=(
-            *config_notes(document, model.action_horizon),
-            *old_notes,
-            *found.notes,
-            *robot.notes(),
-            *twin_notes(files, names),
-            *unread_notes(directory, [*files, *(directory / name for name in documents)]),
-        ),
+        notes=notes,
     )
+
+
+def _stated(
+    config: LerobotConfig,
+    document: Mapping[str, Any],
+    processors: Processors,
+    embodiment: Embodiment | None,
+) -> dict[str, Stated]:
+    """The sizes that config.json, the processors and the embodiment state."""
+    stated = stated_sizes(config, document)
+    length = processors.of(TOKENIZER_STEP).max_length
+    if length is not None:
+        stated["max_prompt_tokens"] = Stated("tokenizer_processor.max_length", length)
+    if embodiment is not None:
+        # no weight belongs to a slot, and LeRobot makes as many as the robot has cameras
+        stated["num_cameras"] = Stated("embodiment, cameras", len(embodiment.cameras))
+    return stated
 
 
 def _refuse_adapter(directory: Path) -> None:
@@ -139,12 +146,18 @@ def _refuse_adapter(directory: Path) -> None:
     raise UserError(describe(str(directory), found, WEIGHTS_FILE, remedy))
 
 
-def _require_family(config: LerobotConfig, names: PublishedNames, directory: Path) -> None:
-    """UserError when config.json and the weights are of two families."""
+def _read_weights(
+    directory: Path, config: LerobotConfig
+) -> tuple[tuple[Path, ...], PublishedNames, dict[str, tuple[int, ...]]]:
+    """The files, names and shapes of the weights; UserError where they are not config.json's."""
+    files = tuple(tensor_files(directory / WEIGHTS_FILE))
+    names, shapes = read_names(files)
     if names.family != config.family:
         remedy = "Take config.json and weights from the same checkpoint; pi0 does not become pi0.5."
         where, found = f"{directory / CONFIG_FILE}, type", repr(config.type)
         raise UserError(describe(where, found, f"{names.family!r}, as the weights are", remedy))
+    require_anchors(names, shapes, str(directory))
+    return files, names, shapes
 
 
 def _is_old(config: LerobotConfig, processors: Processors, train_config: Any) -> bool:
@@ -159,8 +172,19 @@ def _is_old(config: LerobotConfig, processors: Processors, train_config: Any) ->
     return was_trained_here and config.use_relative_actions is None and not has_mark
 
 
-def _has_float32_vision(files: Sequence[Path], names: PublishedNames) -> bool:
-    """Whether the vision tower is stored, and so was run, in float32."""
+def _has_shifted_positions(
+    is_old: bool,
+    config: LerobotConfig,
+    stated: Mapping[str, Stated],
+    files: Sequence[Path],
+    names: PublishedNames,
+) -> bool:
+    """Whether the policy was trained with SmolVLM's positions rounded as in float32.
+
+    So it was where the vision tower is stored, and was run, in float32; unless config.json says.
+    """
+    if not is_old or config.family != "smolvla" or "vision.shifted_positions" in stated:
+        return False
     with TensorFiles(files) as stored:
         name = names.stored_name(_POSITIONS)
         return name in stored.headers and stored.tensor(name).dtype == torch.float32
