@@ -19,7 +19,7 @@ DISTRIBUTION_OF = {"PIL": "pillow", "yaml": "pyyaml"}
 # Brought along, and pinned, by a dependency that cannot do without it.
 COMES_WITH = {"click": "typer", "httpx2": "huggingface_hub", "packaging": "pytest"}
 # Modules of benchmarks/, found because Python puts a script's own folder on the path.
-BESIDE_A_SCRIPT = {"cpu_clock", "peers", "pi0_gpu"}
+BESIDE_A_SCRIPT = {"cpu_clock", "peers", "pi0_gpu", "pi0_sizes"}
 # The code compared with, in an environment of its own: benchmarks/peers/lerobot.sh.
 PEERS = {"lerobot"}
 # Tools that are run, not imported, and what torch imports for us.

@@ -258,10 +258,17 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     assert call(*arguments).exit_code == 2
 
 
+def heed_ctrl_c() -> None:
+    """As in a terminal; a job in the background starts with the signal ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_is_one_line_while_the_imports_still_run() -> None:
     """python -v names each import on stderr as it happens: the signal meets torch's."""
     program = [sys.executable, "-v", "-m", "policy_ft", "convert", "a", "b", "--to", "native"]
-    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        program, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    ) as running:
         assert running.stderr is not None
         for line in running.stderr:
             if "import 'torch._utils'" in line:
