@@ -7,6 +7,7 @@ disagreement before an hour is spent on it.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
@@ -308,7 +309,7 @@ def _refuse(faults: Sequence[str]) -> None:
 
 def _repeated(where: str, names: Sequence[str]) -> Iterator[str]:
     """Names that stand for two columns; what is said of one of them is then said of the other."""
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         remedy = "Give every column a name of its own."
         yield describe(where, f"{twice} more than once", "each name once", remedy)

@@ -7,7 +7,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.conventions import Conventions
+from data_tools.conventions import CameraSpec, Conventions
+from data_tools.finding import Finding
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,44 @@ class Observation:
     images: Mapping[str, npt.NDArray[np.uint8]]
     state: npt.NDArray[np.float32]
     instruction: str
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What was learned about the files when they were opened, for `robot-data inspect`.
+
+    Attributes:
+        layouts: names of the layouts.
+        evidence: the sentences that prove them.
+        warnings: what a person should look at before training on the data.
+        rules: what was done to rows, a sentence each with its number of rows: an observation
+            dropped, rows skipped.
+        undeclared: what only a person can tell and has not, a sentence each with the lines to
+            write; empty unless the data was opened in spite of it.
+    """
+
+    layouts: tuple[str, ...]
+    evidence: tuple[str, ...]
+    warnings: tuple[Finding, ...]
+    rules: tuple[str, ...] = ()
+    undeclared: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StoredFrames:
+    """How a camera's frames lie on disk, before they are turned to RGB and upright.
+
+    Attributes:
+        camera: the declaration of what is stored.
+        encoding: how each frame is encoded: 'raw', 'jpeg', 'png' or 'video'.
+        path: the file that holds them.
+        dataset: the HDF5 dataset in that file; '' where the file is no HDF5.
+    """
+
+    camera: CameraSpec
+    encoding: str
+    path: str
+    dataset: str
 
 
 class Episode(Protocol):
@@ -58,8 +97,21 @@ class Episode(Protocol):
     def actions(self) -> npt.NDArray[np.float32]:
         """float32[t, a], the action taken at every step."""
 
+    def times(self) -> npt.NDArray[np.float64] | None:
+        """float64[t], seconds of each step since the first; None where nothing recorded them."""
+
+    def starts(self) -> npt.NDArray[np.int64]:
+        """int64[n], rising: the steps at which a training window may start.
+
+        All of them, or those a keep-file allows. The actions of a window run on through steps that
+        are no starts.
+        """
+
     def image(self, camera: str, step: int) -> npt.NDArray[np.uint8]:
         """uint8[y, x, 3], RGB, upright; decodes this one frame and no other."""
+
+    def stored_frames(self, camera: str) -> StoredFrames:
+        """How the frames of this camera lie on disk; KeyError when there is no such camera."""
 
     def observation(self, step: int, cameras: Sequence[str]) -> Observation:
         """The observation just before action `step`, with these cameras only."""
@@ -75,6 +127,10 @@ class Dataset(Protocol):
     @property
     def fingerprint(self) -> str:
         """SHA-256 in hex over actions, states, instructions and conventions: equal iff they are."""
+
+    @property
+    def inspected(self) -> Inspected:
+        """What was learned about the files when they were opened."""
 
     def __len__(self) -> int:
         """Number of episodes."""

@@ -7,12 +7,14 @@ from pydantic import Field
 from data_tools.conventions import Declaration
 from data_tools.errors import describe
 
+Severity = Literal["error", "warning"]
+
 
 class Finding(Declaration):
     """One result of a check; `str()` gives the sentence."""
 
     rule: str = Field(description="Name of the check, e.g. 'not_finite'.")
-    severity: Literal["error", "warning"] = Field(
+    severity: Severity = Field(
         description="error: training on it is wrong; warning: it may be meant."
     )
     where: str = Field(description="The episode's name, or the file or dataset as a whole.")
@@ -22,6 +24,44 @@ class Finding(Declaration):
     remedy: str = Field(description="What to do.")
 
     def __str__(self) -> str:
-        where = self.where if self.step is None else f"{self.where}, step {self.step}"
-        fault = describe(where, self.value, self.threshold, self.remedy)
+        fault = describe(self.place, self.value, self.threshold, self.remedy)
         return f"{self.severity} [{self.rule}] {fault}"
+
+    @property
+    def place(self) -> str:
+        """The episode and, where one step is to blame, the step."""
+        return self.where if self.step is None else f"{self.where}, step {self.step}"
+
+
+class Rule(Declaration):
+    """What a check looks for, and what to do about it: the same for every finding of the check."""
+
+    name: str = Field(description="Name of the check, e.g. 'not_finite'.")
+    severity: Severity = Field(
+        description="error: training on it is wrong; warning: it may be meant."
+    )
+    sentence: str = Field(description="What is wrong, as a sentence.")
+    threshold: str = Field(description="What the check expects.")
+    remedy: str = Field(description="What to do.")
+    repair: str = Field("", description="What `robot-data validate --fix` does; empty: nothing.")
+
+    def found(
+        self, where: str, value: str, *, step: int | None = None, threshold: str | None = None
+    ) -> Finding:
+        """A finding of this rule.
+
+        Args:
+            where: the episode's name, or the file or dataset as a whole.
+            value: what was found.
+            step: the step, when one step is to blame.
+            threshold: what is expected here, where the data itself decides it.
+        """
+        return Finding(
+            rule=self.name,
+            severity=self.severity,
+            where=where,
+            step=step,
+            value=value,
+            threshold=self.threshold if threshold is None else threshold,
+            remedy=self.remedy,
+        )

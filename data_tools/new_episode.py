@@ -1,7 +1,7 @@
 """NewEpisode: the arrays of an episode about to be written, and every fault in them."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,32 +11,44 @@ import numpy.typing as npt
 from data_tools.conventions import CameraSpec, Conventions
 from data_tools.errors import describe, nearest
 from data_tools.finite import nonfinite_faults
+from data_tools.frames.images import UndecodableFrameError, jpeg_size
+
+CameraFrames = npt.NDArray[np.uint8] | Sequence[bytes]
 
 
 @dataclass(frozen=True)
 class NewEpisode:
     """What a caller hands to a writer, not yet trusted; shapes as in `EpisodeWriter.add`."""
 
-    images: Mapping[str, npt.NDArray[np.uint8]]
+    images: Mapping[str, CameraFrames]
     state: npt.NDArray[np.floating]
     actions: npt.NDArray[np.floating]
     instruction: str
     success: bool | None
     attributes: Mapping[str, object]
+    times: npt.NDArray[np.floating] | None
 
     @classmethod
     def of(
         cls,
-        images: Mapping[str, npt.NDArray[np.uint8]],
+        images: Mapping[str, CameraFrames],
         state: npt.ArrayLike,
         actions: npt.ArrayLike,
         instruction: str,
         success: bool | None,
         attributes: Mapping[str, object] | None,
+        times: npt.ArrayLike | None = None,
     ) -> Self:
         """The episode of these arguments, with lists turned into arrays."""
-        extra = dict(attributes or {})
-        return cls(dict(images), _array(state), _array(actions), instruction, success, extra)
+        return cls(
+            dict(images),
+            _array(state),
+            _array(actions),
+            instruction,
+            success,
+            dict(attributes or {}),
+            None if times is None else _array(times),
+        )
 
     @property
     def num_steps(self) -> int:
@@ -55,6 +67,7 @@ class NewEpisode:
             *_low_dim_faults(f"{where} state", self.state, conventions.state.names),
             *self._camera_faults(where, conventions),
             *self._length_faults(where),
+            *self._time_faults(where),
             *self._label_faults(where),
         ]
 
@@ -74,10 +87,27 @@ class NewEpisode:
 
     def _length_faults(self, where: str) -> Iterator[str]:
         parts = {"state": self.state, "actions": self.actions, **self.images}
-        lengths = {part: len(array) for part, array in parts.items() if np.ndim(array) > 0}
+        if self.times is not None:
+            parts["times"] = self.times
+        lengths = {
+            part: len(array)
+            for part, array in parts.items()
+            if not isinstance(array, np.ndarray) or array.ndim > 0
+        }
         if len(set(lengths.values())) > 1:
             remedy = "Record one state, action and frame for each step."
             yield describe(where, f"lengths {lengths}", "one length", remedy)
+
+    def _time_faults(self, where: str) -> Iterator[str]:
+        if self.times is None:
+            return
+        if self.times.dtype.kind not in "fiu" or self.times.ndim != 1:
+            found = f"{self.times.dtype}{list(self.times.shape)}"
+            yield describe(f"{where} times", found, "float64[t]", "Give one number a step.")
+        elif not np.isfinite(self.times).all() or (np.diff(self.times) <= 0).any():
+            remedy = "Give the seconds since the start, or None when nobody measured them."
+            found = "times that do not rise at every step"
+            yield describe(f"{where} times", found, "rising, finite seconds", remedy)
 
     def _label_faults(self, where: str) -> Iterator[str]:
         if not isinstance(self.instruction, str) or not self.instruction.strip():
@@ -119,6 +149,8 @@ def _low_dim_faults(
 
 def _frames_faults(where: str, camera: CameraSpec, frames: object) -> list[str]:
     size = (camera.height, camera.width, 3)
+    if isinstance(frames, list | tuple) and frames and isinstance(frames[0], bytes):
+        return _encoded_faults(f"{where} images[{camera.name!r}]", size[:2], frames)
     found = type(frames).__name__
     if isinstance(frames, np.ndarray):
         if frames.dtype == np.uint8 and frames.shape[1:] == size:
@@ -127,3 +159,18 @@ def _frames_faults(where: str, camera: CameraSpec, frames: object) -> list[str]:
     remedy = "Resize or convert the frames, or correct the camera's declared size."
     expected = f"uint8[t, {camera.height}, {camera.width}, 3]"
     return [describe(f"{where} images[{camera.name!r}]", found, expected, remedy)]
+
+
+def _encoded_faults(where: str, size: tuple[int, int], frames: Sequence[bytes]) -> list[str]:
+    """The first frame that is no JPEG of the declared height and width; empty without any."""
+    for step, data in enumerate(frames):
+        try:
+            found = jpeg_size(data)
+        except UndecodableFrameError as error:
+            remedy = "Give the bytes of JPEG files, or arrays of pixels."
+            return [describe(f"{where}, step {step}", str(error), "a JPEG", remedy)]
+        if found != size:
+            remedy = "Resize the frames, or correct the camera's declared size."
+            sizes = f"a JPEG of {list(found)}", f"height and width {list(size)}"
+            return [describe(f"{where}, step {step}", *sizes, remedy)]
+    return []

@@ -1,277 +1,242 @@
-"""open_dataset: HDF5 demonstrations as episodes, read lazily, one frame at a time."""
+"""open_dataset: robot demonstrations as episodes, read lazily, one frame at a time."""
 
-import glob
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import h5py
-import numpy as np
-import numpy.typing as npt
 
-from data_tools.cache import LruCache
 from data_tools.conventions import Conventions, compare
-from data_tools.episode import Observation
-from data_tools.errors import UserError, describe, raise_faults
-from data_tools.finding import Finding
-from data_tools.fingerprint import fingerprint
-from data_tools.hdf5_files import FileHandles, open_hdf5
-from data_tools.images import UndecodableFrameError, decode_frame, to_rgb_upright
-from data_tools.layouts.demo_groups import find_episodes, natural_key
-from data_tools.layouts.detect import Detected, detect
-from data_tools.layouts.layout import EpisodeRecord, ImageSource, Scan
+from data_tools.episode import Dataset, Inspected
+from data_tools.errors import UserError, describe, nearest, raise_faults
+from data_tools.files.hdf5 import open_hdf5
+from data_tools.files.paths import HDF5_SUFFIXES, expand
+from data_tools.files.remote import RemotePath, path_of
+from data_tools.hdf5.dataset import UNREADABLE, Hdf5Dataset
+from data_tools.hdf5.index_cache import FileScan, IndexCache
+from data_tools.keep import read_keep, relative_names, require_fits, steps_of
+from data_tools.kept import KeptDataset
+from data_tools.layouts import undeclared
+from data_tools.layouts.detect import detect
+from data_tools.layouts.links import find_dataset, find_group
+from data_tools.layouts.packed import EpisodeRecords, pack
+from data_tools.layouts.records import Scan
+from data_tools.layouts.sidecar import SIDECAR_SUFFIX
+from data_tools.layouts.texts import UnreadableFactError
+from data_tools.layouts.walk import find_episodes
+from data_tools.lerobot import open_lerobot
 
-HDF5_SUFFIXES = (".hdf5", ".h5")
-ARRAY_CACHE_BYTES = 256 << 20
+LEROBOT_MARK = "meta/info.json"
+MASK_GROUP = "mask"
+MAX_MASKED = 10_000_000
 
 
-@dataclass(frozen=True)
-class Inspected:
-    """What was learned about the files when they were opened, for `robot-data inspect`."""
-
-    layouts: tuple[str, ...]
-    evidence: tuple[str, ...]
-    warnings: tuple[Finding, ...]
-
-
-def open_dataset(path: str | Path | Sequence[str | Path]) -> "Hdf5Dataset":
-    """The episodes of one or more HDF5 files that share their conventions.
+def open_dataset(
+    path: str | Path | Sequence[str | Path],
+    *,
+    mask: str | None = None,
+    keep: Path | None = None,
+    layout: str | None = None,
+    allow_undeclared: bool = False,
+) -> Dataset:
+    """The episodes of a LeRobot folder, or of HDF5 files that share their conventions.
 
     Headers are read now, so that every fault of structure is told at once; numbers and frames when
     asked for.
 
     Args:
-        path: a file, a folder (its .hdf5 and .h5 files, in natural order), a glob, or a list of
-            these.
+        path: a file, a folder (its .hdf5 and .h5 files, in natural order, or those below it), a
+            glob, or a list of these; or a LeRobot dataset's folder. URLs of HDF5 files that fsspec
+            can read, `s3://...` or `https://...`, are read where they are, in blocks.
+        mask: name of a filter key, a list of episodes that the files keep in `mask/<name>`: only
+            these episodes.
+        keep: a keep-file of `robot-data filter`: windows start only where it says.
+        layout: name of the layout to read HDF5 files as, whatever they look like.
+        allow_undeclared: whether data may be opened of which nobody has declared what its layout
+            cannot tell, to look at it: frames of unknown orientation then come as stored.
 
     Raises:
-        UserError: nothing is there, a file is broken, an episode's datasets are missing or do not
-            fit the conventions, or two files declare different conventions; all faults of all files
-            together.
+        UserError: nothing is there, a file is broken, its layout is unknown or needs a declaration,
+            an episode's datasets are missing or do not fit the conventions, or two files declare
+            different conventions; all faults of all files together.
     """
-    scan = Scan()
-    found: dict[Path, Detected] = {}
-    for file_path in _expand([path] if isinstance(path, (str, Path)) else path):
+    dataset: Dataset
+    if isinstance(path, str | Path) and _is_lerobot(path_of(path)):
+        if mask is not None or layout is not None:
+            found = f"mask {mask!r} and layout {layout!r} for a LeRobot folder"
+            remedy = "Leave them out: they are for HDF5 files."
+            raise UserError(describe(str(path), found, "neither", remedy))
+        dataset = open_lerobot(path_of(path))
+    else:
+        places = [path] if isinstance(path, str | Path) else path
+        folders = [
+            place
+            for place in map(path_of, places)
+            if isinstance(place, RemotePath) or place.is_dir()
+        ]
+        dataset = open_hdf5_files(
+            expand(places),
+            folders,
+            mask,
+            layout or "",
+            allow_undeclared=allow_undeclared,
+            index=IndexCache([*map(str, places), mask, layout]),
+        )
+    return dataset if keep is None else _kept(dataset, Path(keep))
+
+
+def open_hdf5_files(
+    files: Iterable[Path],
+    folders: Sequence[Path],
+    mask: str | None,
+    layout: str,
+    *,
+    allow_undeclared: bool,
+    index: IndexCache,
+) -> Hdf5Dataset:
+    """The episodes of these files, of which some were found in folders; else as `open_dataset`."""
+    faults: list[str] = []
+    found: dict[Path, FileScan] = {}
+    for path in files:
+        top = next((folder for folder in folders if folder in path.parents), path.parent)
         try:
-            with open_hdf5(file_path) as file:
-                found[file_path] = detect(file, file_path)
-                scan.warnings += found[file_path].warnings
-                scan.extend(
-                    find_episodes(
-                        file, str(file_path), found[file_path].layout, found[file_path].conventions
-                    )
-                )
+            found[path] = _scan(path, top, mask, layout, index)
         except UserError as error:
-            scan.faults += error.faults
-    scan.faults += _disagreements({path: detected.conventions for path, detected in found.items()})
-    if scan.faults:
-        raise UserError(scan.faults)
+            faults += error.faults
+        except UnreadableFactError as error:  # of the first episode, which says what the file is
+            expected, remedy = "facts in words, numbers or JSON", "Mend or delete it."
+            faults.append(describe(str(path), str(error), expected, remedy))
+        except UNREADABLE as error:
+            faults.append(_damaged(path, error))
+    faults += _disagreements({path: scan.conventions for path, scan in found.items()})
+    left_open = _undeclared_faults(found)
+    if faults or (left_open and not allow_undeclared):
+        raise UserError([*faults, *left_open])
+    index.save()
+    rules = sum((Counter(scan.rules) for scan in found.values()), Counter())
     inspected = Inspected(
-        layouts=tuple(dict.fromkeys(detected.layout.name for detected in found.values())),
-        evidence=tuple(dict.fromkeys(detected.evidence for detected in found.values())),
-        warnings=tuple(scan.warnings),
+        layouts=tuple(dict.fromkeys(scan.layout for scan in found.values())),
+        evidence=tuple(dict.fromkeys(s for scan in found.values() for s in scan.evidence)),
+        warnings=tuple(warning for scan in found.values() for warning in scan.warnings),
+        rules=tuple(f"{rule} ({count} rows)" for rule, count in rules.items() if count),
+        undeclared=tuple(left_open),
     )
     stored = next(iter(found.values())).conventions
-    return Hdf5Dataset(tuple(scan.episodes), _as_delivered(stored), inspected)
+    records = EpisodeRecords([scan.episodes for scan in found.values()])
+    return Hdf5Dataset(records, _as_delivered(stored), inspected)
 
 
-class Hdf5Dataset:
-    """Episodes of HDF5 files: a `Dataset`. Picklable; each process opens the files it reads.
+def _scan(path: Path, top: Path, mask: str | None, layout: str, index: IndexCache) -> FileScan:
+    """What a file holds, from the index where that knows it.
 
-    Attributes:
-        conventions: what the episodes deliver: the declared ones, with every camera RGB and
-            upright, because frames are turned when they are read.
-        inspected: what was learned about the files when they were opened.
+    Raises:
+        UserError: every fault of the file.
     """
-
-    def __init__(
-        self, records: tuple[EpisodeRecord, ...], conventions: Conventions, inspected: Inspected
-    ) -> None:
-        self.conventions = conventions
-        self.inspected = inspected
-        self._records = records
-        self._store = _Store()
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> "Hdf5Episode":
-        return Hdf5Episode(self._records[index], self.conventions, self._store)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 in hex over instructions, states, actions and conventions; reads no image."""
-        return fingerprint(self.conventions, (self[index] for index in range(len(self))))
-
-
-class Hdf5Episode:
-    """One demonstration in a file: an `Episode`."""
-
-    def __init__(self, record: EpisodeRecord, conventions: Conventions, store: "_Store") -> None:
-        self._record = record
-        self._conventions = conventions
-        self._store = store
-
-    @property
-    def name(self) -> str:
-        """Where the episode is: 'demos/pick.hdf5:data/demo_3'."""
-        return self._record.name
-
-    @property
-    def num_steps(self) -> int:
-        """T, the number of actions."""
-        return self._record.num_steps
-
-    @property
-    def instruction(self) -> str:
-        """The task as a sentence."""
-        return self._record.instruction
-
-    @property
-    def is_success(self) -> bool | None:
-        """Whether the episode reached its goal; None when nobody recorded it."""
-        return self._record.is_success
-
-    @property
-    def attributes(self) -> Mapping[str, object]:
-        """Everything else recorded about the episode: source, task, seed, ..."""
-        return self._record.attributes
-
-    def state(self) -> npt.NDArray[np.float32]:
-        """float32[t, s], read-only: the state at every step."""
-        return self._store.low_dim(self._record.path, self._record.state)
-
-    def actions(self) -> npt.NDArray[np.float32]:
-        """float32[t, a], read-only: the action taken at every step."""
-        return self._store.low_dim(self._record.path, (self._record.actions,))
-
-    def image(self, camera: str, step: int) -> npt.NDArray[np.uint8]:
-        """uint8[y, x, 3], RGB, upright; decodes this one frame and no other.
-
-        Raises:
-            KeyError: no camera of that name.
-            IndexError: the step is not one of the episode's.
-            UserError: the bytes are not a whole image of the declared size.
-        """
-        spec = self._conventions.camera(camera)
-        if not 0 <= step < self.num_steps:
-            raise IndexError(
-                f"{self.name}: step {step}; the episode has steps 0 to {self.num_steps - 1}"
-            )
-        source = self._record.images[camera]
-        where = f"{self._record.path}:{source.dataset}, step {step}"
-        try:
-            frame = self._store.frame(self._record.path, source, step)
-        except (UndecodableFrameError, OSError) as error:
-            expected = "a whole image"
-            raise UserError(
-                describe(where, str(error), expected, "Leave the episode out or record it again.")
-            ) from error
-        if frame.shape != (spec.height, spec.width, 3):
-            expected = f"{[spec.height, spec.width, 3]} as the conventions declare"
-            remedy = "Correct the camera's declared size, or resize the frames."
-            raise UserError(
-                describe(where, f"an image of shape {list(frame.shape)}", expected, remedy)
-            )
-        return frame
-
-    def observation(self, step: int, cameras: Sequence[str]) -> Observation:
-        """The observation just before action `step`, with these cameras only."""
-        images = {camera: self.image(camera, step) for camera in cameras}
-        return Observation(
-            images=images, state=self.state()[step].copy(), instruction=self.instruction
-        )
+    is_remote = isinstance(path, RemotePath)
+    stamp = index.stamp(path, top) if not is_remote else []
+    known = index.get(path, stamp)
+    if known is not None:
+        return known
+    with open_hdf5(path) as file:
+        detected = detect(file, path, layout, top)
+        walked = find_episodes(file, path, detected.layout, detected.conventions)
+        raise_faults([*walked.faults, *_readable(path, walked)])
+        if mask is not None:
+            chosen = _masked(file, path, mask)
+            walked.episodes = [e for e in walked.episodes if e.group.rpartition("/")[2] in chosen]
+    scan = FileScan(
+        layout=detected.layout.name,
+        conventions=detected.conventions,
+        evidence=detected.evidence,
+        warnings=(*detected.warnings, *walked.warnings),
+        undeclared=detected.undeclared,
+        rules=walked.rules,
+        episodes=pack(str(path), walked.episodes),
+    )
+    if detected.layout.is_self_contained and not is_remote:
+        index.put(path, stamp, scan)
+    return scan
 
 
-class _Store:
-    """Open files and the low-dimensional arrays read last, for the episodes of one dataset."""
-
-    def __init__(self) -> None:
-        self._handles = FileHandles()
-        self._arrays: LruCache[npt.NDArray[np.float32]] = LruCache(
-            ARRAY_CACHE_BYTES, weigh=lambda array: array.nbytes
-        )
-
-    def __getstate__(self) -> dict[str, object]:
-        # A worker starts empty: files cannot be shared, and sending the arrays would cost more than
-        # reading them.
-        return {}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__init__()  # type: ignore[misc]
-
-    def low_dim(self, path: str, datasets: tuple[str, ...]) -> npt.NDArray[np.float32]:
-        """float32[t, d], read-only: these datasets side by side."""
-        with self._handles.lock:
-            return self._arrays.get_or_make(
-                (path, datasets), lambda: self._read_low_dim(path, datasets)
-            )
-
-    def frame(self, path: str, source: ImageSource, step: int) -> npt.NDArray[np.uint8]:
-        """uint8[y, x, 3], RGB, upright."""
-        with self._handles.lock:
-            file = self._handles.open(path)
-            if source.encoding == "raw":
-                return to_rgb_upright(file[source.dataset][step], source.camera)
-            data = _read_bytes(file, source, step)
-        return to_rgb_upright(decode_frame(data), source.camera)
-
-    def _read_low_dim(self, path: str, datasets: tuple[str, ...]) -> npt.NDArray[np.float32]:
-        file = self._handles.open(path)
-        parts = [np.asarray(file[name][()], dtype=np.float32) for name in datasets]
-        joined = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
-        joined.setflags(write=False)
-        return joined
+def _is_lerobot(path: Path) -> bool:
+    is_remote = isinstance(path, RemotePath)
+    if (is_remote and path.suffix in HDF5_SUFFIXES) or not (path / LEROBOT_MARK).is_file():
+        return False
+    if is_remote:
+        found, remedy = "a LeRobot folder behind a URL", "Download it, with its videos."
+        raise UserError(describe(str(path), found, "HDF5 files, or a folder on a disk", remedy))
+    return True
 
 
-def _read_bytes(file: h5py.File, source: ImageSource, step: int) -> bytes:
-    """The bytes of one encoded frame."""
-    if not source.is_chunk_per_frame:
-        return bytes(file[source.dataset][step])
-    # Past h5py's indexing and HDF5's chunk cache: a fifth of the time of the line above.
-    dataset = h5py.h5d.open(file.id, source.dataset.encode())
-    try:
-        return bytes(dataset.read_direct_chunk((step, 0))[1])
-    except RuntimeError as error:
-        # How h5py reports a chunk that was never written.
-        raise UndecodableFrameError(f"no stored bytes ({error})") from error
+def _readable(path: Path, walked: Scan) -> list[str]:
+    """What to do about a file of which some episodes have faults and others none."""
+    if not walked.faults or not walked.episodes:
+        return []
+    found = f"{len(walked.episodes)} episodes without a fault beside these"
+    remedy = f"`robot-data salvage {path} NEW.hdf5` copies the episodes that are whole."
+    return [describe(str(path), found, "every episode so", remedy)]
 
 
-def _expand(places: Sequence[str | Path]) -> list[Path]:
-    """The files these places name; a missing file stays, to be told of when it is opened."""
-    files: list[Path] = []
-    faults: list[str] = []
-    for place in map(Path, places):
-        if place.is_dir():
-            matches = [p for p in place.iterdir() if p.suffix in HDF5_SUFFIXES]
-        elif glob.has_magic(str(place)) and not place.exists():
-            matches = [Path(match) for match in glob.glob(str(place), recursive=True)]
-        else:
-            matches = [place]
-        if not matches:
-            expected = f"HDF5 files ({' or '.join(HDF5_SUFFIXES)})"
-            faults.append(describe(str(place), "no matching file", expected, "Correct the path."))
-        files += sorted(matches, key=lambda p: natural_key(str(p)))
-    resolved = [path.resolve() for path in files]
-    repeated = sorted({str(path) for path in resolved if resolved.count(path) > 1})
-    if repeated:
-        faults.append(
-            describe(
-                "paths", f"{repeated} more than once", "each file once", "Give each file once."
-            )
-        )
-    if not places:
-        faults.append(
-            describe("paths", "an empty list", "at least one file, folder or glob", "Give one.")
-        )
-    raise_faults(faults)
-    return files
+def _masked(file: h5py.File, path: Path, mask: str) -> set[str]:
+    """Names of the episodes that a filter key lists."""
+    group = find_group(file, MASK_GROUP)
+    dataset = None if group is None else find_dataset(group, mask)
+    if (
+        dataset is None
+        or dataset.ndim != 1
+        or dataset.dtype.kind not in "SO"
+        or len(dataset) > MAX_MASKED
+    ):
+        known = sorted(group) if group is not None else []
+        hint = nearest(mask, known)
+        remedy = f"Correct the name{f'; {hint}' if hint else '.'}"
+        where = f"{path}:{MASK_GROUP}"
+        raise UserError(describe(where, f"the filter keys {known}", f"{mask!r}", remedy))
+    names = [n.decode(errors="replace") if isinstance(n, bytes) else str(n) for n in dataset[()]]
+    missing = [name for name in names if find_group(file, f"data/{name}") is None]
+    if missing:
+        found = f"{len(missing)} names without an episode, first {missing[0]!r}"
+        remedy = "Make the filter key again: the file was edited or merged since."
+        raise UserError(describe(f"{path}:{MASK_GROUP}/{mask}", found, "episodes", remedy))
+    return set(names)
+
+
+def _kept(dataset: Dataset, path: Path) -> KeptDataset:
+    keep = read_keep(path)
+    episodes = [dataset[index] for index in range(len(dataset))]
+    names = relative_names([episode.name for episode in episodes])
+    lengths = {n: episode.num_steps for n, episode in zip(names, episodes, strict=True)}
+    require_fits(keep, path, dataset.fingerprint, lengths)
+    return KeptDataset(dataset, [steps_of(keep.episodes.get(name, ())) for name in names])
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    found = f"a damaged header ({type(error).__name__}: {error})"
+    remedy = "Copy or download it again; robot-data salvage takes what is left of it."
+    return describe(str(path), found, "a whole file", remedy)
+
+
+def _undeclared_faults(found: Mapping[Path, FileScan]) -> list[str]:
+    """A sentence for each kind of gap: files of one layout mostly lack the same."""
+    faults: dict[tuple[str, tuple[str, ...]], str] = {}
+    for path, scan in found.items():
+        places = tuple(one.place for one in scan.undeclared)
+        if places:
+            name = f"{path.name}{SIDECAR_SUFFIX}" if len(found) == 1 else "conventions.yaml"
+            told = undeclared.fault(path, scan.layout, scan.undeclared, name)
+            faults.setdefault((scan.layout, places), told)
+    return list(faults.values())
 
 
 def _as_delivered(conventions: Conventions) -> Conventions:
+    """RGB and upright, but for cameras of which nobody has said how they are stored."""
     cameras = tuple(
-        camera.model_copy(update={"color_order": "rgb", "orientation": "upright"})
+        camera.model_copy(
+            update={
+                "color_order": "rgb",
+                "orientation": "unknown" if camera.orientation == "unknown" else "upright",
+            }
+        )
         for camera in conventions.cameras
     )
     return conventions.model_copy(update={"cameras": cameras})
@@ -282,6 +247,8 @@ def _disagreements(declared: Mapping[Path, Conventions]) -> list[str]:
     faults: list[str] = []
     for path in list(declared)[1:]:
         first = next(iter(declared))
+        if declared[path] is declared[first]:
+            continue
         ours, theirs = _as_delivered(declared[path]), _as_delivered(declared[first])
         faults += [
             str(m) for m in compare(ours, theirs, found_name=str(path), expected_name=str(first))

@@ -13,13 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.conventions import Conventions
-from data_tools.disk import flush_to_disk
 from data_tools.errors import UserError, describe, raise_faults
-from data_tools.hdf5_files import PARTIAL_SUFFIX
-from data_tools.images import encode_frames
+from data_tools.files.disk import flush_to_disk
+from data_tools.files.hdf5 import PARTIAL_SUFFIX
+from data_tools.frames.images import encode_frames, pad_rows
 from data_tools.layouts import native
 from data_tools.layouts.native import NATIVE_LAYOUT
-from data_tools.new_episode import NewEpisode
+from data_tools.new_episode import CameraFrames, NewEpisode
+
+UNKNOWN_QUALITY = 0
 
 
 class EpisodeWriter:
@@ -116,23 +118,26 @@ class EpisodeWriter:
     def add(
         self,
         *,
-        images: Mapping[str, npt.NDArray[np.uint8]],
+        images: Mapping[str, CameraFrames],
         state: npt.ArrayLike,
         actions: npt.ArrayLike,
         instruction: str,
         success: bool | None = None,
         attributes: Mapping[str, object] | None = None,
+        times: npt.ArrayLike | None = None,
     ) -> None:
         """Write one episode of t steps; observation i was seen just before action i was taken.
 
         Args:
-            images: camera name -> uint8[t, y, x, 3], RGB, upright; exactly the declared cameras and
-                sizes.
+            images: camera name -> uint8[t, y, x, 3], RGB, upright, or a list of t JPEG files of
+                such frames, which keep their bytes; exactly the declared cameras and sizes.
             state: float[t, s], in the declared units.
             actions: float[t, a], in the declared units.
             instruction: the task as a sentence.
             success: whether the episode reached its goal; None when nobody judged it.
-            attributes: anything else worth keeping (task, seed, ...); must survive JSON.
+            attributes: anything else worth keeping (task, seed, ...); must survive JSON. 'source'
+                takes the place of the writer's.
+            times: float64[t], rising seconds since the start; None when nobody measured them.
 
         Raises:
             UserError: any argument is wrong, every fault is named, or the disk refuses; nothing of
@@ -140,7 +145,7 @@ class EpisodeWriter:
         """
         file = self._open_file()
         place = f"{NATIVE_LAYOUT.root}/demo_{self.num_episodes}"
-        episode = NewEpisode.of(images, state, actions, instruction, success, attributes)
+        episode = NewEpisode.of(images, state, actions, instruction, success, attributes, times)
         faults = episode.faults(f"{self.path}:{place}", self.conventions)
         raise_faults(faults)
         # Should writing stop half way (a full disk), this number stays wrong and the file is never
@@ -162,25 +167,33 @@ class EpisodeWriter:
         group.attrs[native.NUM_SAMPLES_ATTRIBUTE] = episode.num_steps
         group.attrs[native.INSTRUCTION_ATTRIBUTE] = episode.instruction
         group.attrs[native.FPS_ATTRIBUTE] = self._control_hz
-        group.attrs[native.SOURCE_ATTRIBUTE] = self._source
-        group.attrs[native.EXTRA_ATTRIBUTE] = json.dumps(episode.attributes)
+        extra = dict(episode.attributes)
+        group.attrs[native.SOURCE_ATTRIBUTE] = str(extra.pop("source", self._source))
+        group.attrs[native.EXTRA_ATTRIBUTE] = json.dumps(extra)
         if episode.success is not None:
-            group.attrs[NATIVE_LAYOUT.success_attribute] = bool(episode.success)
-        group.create_dataset(NATIVE_LAYOUT.actions, data=episode.actions.astype(np.float32))
+            group.attrs[native.SUCCESS_ATTRIBUTE] = bool(episode.success)
+        (actions_path,) = NATIVE_LAYOUT.action_paths
+        group.create_dataset(actions_path, data=episode.actions.astype(np.float32))
         (state_path,) = NATIVE_LAYOUT.state_paths
         group.create_dataset(state_path, data=episode.state.astype(np.float32))
+        if episode.times is not None:
+            group.create_dataset(native.TIMES, data=episode.times.astype(np.float64))
         for camera in self.conventions.camera_names:
             self._write_images(group, camera, episode.images[camera])
 
-    def _write_images(self, group: h5py.Group, camera: str, frames: npt.NDArray[np.uint8]) -> None:
-        rows = encode_frames(frames, self._quality)
+    def _write_images(self, group: h5py.Group, camera: str, frames: CameraFrames) -> None:
+        if isinstance(frames, np.ndarray):
+            rows, quality = encode_frames(frames, self._quality), self._quality
+        else:
+            rows, quality = pad_rows(frames), UNKNOWN_QUALITY
         dataset = group.create_dataset(
-            NATIVE_LAYOUT.image_path(camera), data=rows, chunks=(1, rows.shape[1])
+            str(NATIVE_LAYOUT.image_place(camera)), data=rows, chunks=(1, rows.shape[1])
         )
         dataset.attrs[native.ENCODING_ATTRIBUTE] = "jpeg"
         dataset.attrs[native.COLOR_ORDER_ATTRIBUTE] = "rgb"
         dataset.attrs[native.ORIENTATION_ATTRIBUTE] = "upright"
-        dataset.attrs[native.QUALITY_ATTRIBUTE] = self._quality
+        if quality != UNKNOWN_QUALITY:
+            dataset.attrs[native.QUALITY_ATTRIBUTE] = quality
 
     def _unfinished_faults(self) -> list[str]:
         """Why the file must not be called finished."""

@@ -1,5 +1,5 @@
-"""How robot data lies on disk: a declarative `Layout` a kind of file, and a walker a family.
+"""How robot data lies on disk: a preset a layout (YAML), evidence to tell them apart, one walker.
 
-A new kind of file of the `data/demo_N` family is one more `Layout` value; a new family is one more
-walker that yields `EpisodeRecord`s. The reader knows only records, so it never changes.
+The walker turns any of them into `EpisodeRecord`s. The reader knows only records, so a new layout
+is a new file in `presets/`.
 """

@@ -1,110 +1,280 @@
 """Which layout and conventions a file has, on what evidence; never a guess."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import h5py
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from data_tools.conventions import ActionSpec, CameraSpec, Conventions, GripperSpec, StateSpec
+from data_tools.conventions import Conventions
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.finding import Finding
 from data_tools.layouts import native
+from data_tools.layouts.evidence import OpenFile, claim, proof
 from data_tools.layouts.layout import Layout
+from data_tools.layouts.links import find_group, member_names
 from data_tools.layouts.native import NATIVE_LAYOUT
-
-SIDECAR_SUFFIX = ".conventions.yaml"
-FOLDER_SIDECAR = "conventions.yaml"
+from data_tools.layouts.preset import Preset, presets
+from data_tools.layouts.sidecar import (
+    SIDECAR_SUFFIX,
+    Sidecar,
+    conventions_from,
+    folder_sidecar_of,
+    is_declared,
+    layout_of,
+    merged,
+    read_sidecar,
+    sidecar_of,
+    validation_faults,
+)
+from data_tools.layouts.survey import Survey, later_cameras, survey
+from data_tools.layouts.texts import attribute, attribute_text, fact, sentence
+from data_tools.layouts.undeclared import INSTRUCTION, Undeclared
+from data_tools.layouts.walk import end_episodes
 
 
 @dataclass(frozen=True)
 class Detected:
-    """What a file is: its layout, its conventions as stored, and why we say so."""
+    """What a file is: its layout, its conventions as stored, and why we say so.
+
+    Attributes:
+        layout: where its parts are, without patterns.
+        conventions: what its numbers mean, as stored.
+        evidence: the sentences that prove it.
+        warnings: what a person should look at.
+        undeclared: what only a person can tell, and has not; nobody may train on it before.
+    """
 
     layout: Layout
     conventions: Conventions
-    evidence: str
+    evidence: tuple[str, ...]
     warnings: tuple[Finding, ...] = ()
+    undeclared: tuple[Undeclared, ...] = ()
 
 
-class Sidecar(Conventions):
-    """A YAML file beside the data: the conventions its attributes do not tell, and its layout."""
-
-    layout: Layout = Field(
-        NATIVE_LAYOUT, description="Where the parts are; absent when they lie as in our own files."
-    )
-
-
-_KNOWN_KEYS = sorted(
-    {
-        key
-        for model in (Sidecar, CameraSpec, StateSpec, ActionSpec, GripperSpec, Layout)
-        for key in model.model_fields
-    }
-)
-
-
-def detect(file: h5py.File, path: Path) -> Detected:
+def detect(file: h5py.File, path: Path, layout: str = "", top: Path | None = None) -> Detected:
     """The layout and conventions of an open file.
 
     A sidecar `<file>.conventions.yaml` is believed first, because a person wrote it for this file;
     where the file's own attributes say otherwise, that is a warning. Then come those attributes.
-    `conventions.yaml` in the same folder speaks for files that have neither.
+    `conventions.yaml` in the same folder, or in the nearest one above it, speaks for files that
+    have neither. Otherwise the one
+    preset whose evidence the file shows says where things are and what they mean, with what the
+    sidecar overrides.
+
+    Args:
+        file: the open file.
+        path: where it is.
+        layout: name of the preset to use whatever the file shows; '' to look.
+        top: the folder up to which a folder's sidecar is looked for; the file's own when not given.
 
     Raises:
-        UserError: none of them is there, or what is there is not valid, or the folder's declaration
-            contradicts the file's; every fault is named.
+        UserError: no layout or two fit, a declaration is not valid, or the folder's contradicts the
+            file's; every fault is named.
     """
-    sidecar = path.with_name(path.name + SIDECAR_SUFFIX)
-    of_folder = path.with_name(FOLDER_SIDECAR)
-    root = file.get(NATIVE_LAYOUT.root)
-    if root is not None and native.CONVENTIONS_ATTRIBUTE not in root.attrs:
-        root = None
-    if sidecar.is_file():
-        detected = _from_sidecar(sidecar)
-        return detected if root is None else replace(detected, warnings=_correction(root, detected))
-    if root is not None:
+    own, of_folder = sidecar_of(path), folder_sidecar_of(path, top or path.parent)
+    root = None if layout else _native_root(file)
+    if root is not None and not own.is_file():
         detected = _from_attributes(root, path)
         if of_folder.is_file():
-            _require_no_contradiction(path, detected.conventions, of_folder)
+            _require_no_contradiction(path, root, detected.conventions, of_folder)
         return detected
-    if of_folder.is_file():
-        return _from_sidecar(of_folder)
-    expected = (
-        f"the attribute {native.CONVENTIONS_ATTRIBUTE!r} on /{NATIVE_LAYOUT.root}, "
-        f"or a file {path.name}{SIDECAR_SUFFIX}"
-    )
-    remedy = (
-        f"Write {path.name}{SIDECAR_SUFFIX} beside it with the keys {list(Sidecar.model_fields)}: "
-        "nothing in the numbers says which way is open, up or absolute."
-    )
-    raise UserError(
-        describe(str(path), f"no conventions; the root names are {sorted(file)}", expected, remedy)
-    )
+    sidecar = next((read_sidecar(p) for p in (own, of_folder) if p.is_file()), None)
+    name = layout or (sidecar.preset if sidecar else "")
+    if root is not None and sidecar is not None and not name:
+        declared = _declared(sidecar, layout_of(sidecar, None) if sidecar.layout else NATIVE_LAYOUT)
+        return replace(declared, warnings=_correction(root, declared))
+    if sidecar is not None and sidecar.layout is not None and not name:
+        return _declared(sidecar, layout_of(sidecar, None))
+    preset, evidence = _preset_of(file, path, name, sidecar)
+    if preset is None:
+        if sidecar is None:
+            raise UserError(_unrecognized(OpenFile(file, path)))
+        return _declared(sidecar, NATIVE_LAYOUT)
+    if preset.refusal:
+        raise UserError(
+            describe(
+                str(path),
+                f"{preset.title} ({'; '.join(evidence)})",
+                "episodes with observations",
+                preset.refusal,
+            )
+        )
+    return _from_preset(file, path, preset, evidence, sidecar)
 
 
-def _correction(root: h5py.Group, sidecar: Detected) -> tuple[Finding, ...]:
+def _native_root(file: h5py.File) -> h5py.Group | None:
+    root = find_group(file, NATIVE_LAYOUT.root)
+    is_native = root is not None and native.CONVENTIONS_ATTRIBUTE in root.attrs
+    return root if is_native else None
+
+
+def _preset_of(
+    file: h5py.File, path: Path, name: str, sidecar: Sidecar | None
+) -> tuple[Preset | None, tuple[str, ...]]:
+    """The preset that is named or that the file's evidence proves; None when it proves none."""
+    if name:
+        known = presets()
+        if name not in known:
+            hint = nearest(name, known)
+            remedy = f"Correct the name{f'; {hint}' if hint else '.'}"
+            raise UserError(describe("layout", repr(name), f"one of {sorted(known)}", remedy))
+        by = "the caller" if sidecar is None or sidecar.preset != name else str(sidecar.path)
+        return known[name], (f"{by} names the layout {name}",)
+    look = OpenFile(file, path)
+    proofs = {
+        preset.name: tuple(sentence for sentence in sentences if sentence)
+        for preset in presets().values()
+        if all(sentences := [proof(test, look) for test in preset.evidence])
+    }
+    beaten = {general for name in proofs for general in presets()[name].special_case_of}
+    left = [name for name in proofs if name not in beaten]
+    if len(left) > 1:
+        found = "; and ".join(f"{name}, because it {' and '.join(proofs[name])}" for name in left)
+        remedy = f"Write layout: {left[0]} (or another) into {path.name}{SIDECAR_SUFFIX}."
+        raise UserError(describe(str(path), found, "the marks of one layout", remedy))
+    return (presets()[left[0]], proofs[left[0]]) if left else (None, ())
+
+
+def _from_preset(
+    file: h5py.File,
+    path: Path,
+    preset: Preset,
+    evidence: tuple[str, ...],
+    sidecar: Sidecar | None,
+) -> Detected:
+    layout = layout_of(sidecar, preset) if sidecar is not None else preset.layout
+    first, last = end_episodes(file, path, layout)
+    layout, is_silent = _with_sentences(first, path, layout)
+    found = survey(first, path, layout)
+    warnings = (*found.warnings, *later_cameras(found, last, path, layout))
+    overrides: Mapping[str, Any] = sidecar.overrides if sidecar else {}
+    rate = fact(layout.rate, first, path) if layout.rate else None
+    template, open_places = _template(preset, found, rate)
+    if is_silent:
+        open_places[INSTRUCTION] = "no episode says what its task is"
+    where = str(sidecar.path) if sidecar else f"preset {preset.name}"
+    conventions = conventions_from(where, merged(template, overrides))
+    cameras = list(found.camera_sizes)
+    reasons = {**preset.declare, **open_places}
+    undeclared = tuple(
+        Undeclared(place, reason)
+        for place, reason in reasons.items()
+        if not is_declared(place, overrides, cameras)
+        and (cameras or not place.startswith("cameras"))
+    )
+    if sidecar:
+        evidence = (*evidence, f"{sidecar.path} declares the rest")
+        _require_known(str(sidecar.path), conventions, undeclared)
+    return Detected(found.layout, conventions, evidence, warnings, undeclared)
+
+
+def _with_sentences(first: h5py.Group, path: Path, layout: Layout) -> tuple[Layout, bool]:
+    """The layout without places for instructions, and True, when the first episode has none."""
+    if any(sentence(place, first, path) for place in layout.instruction):
+        return layout, False
+    return layout.model_copy(update={"instruction": ()}), True
+
+
+def _template(preset: Preset, found: Survey, rate: object) -> tuple[dict[str, Any], dict[str, str]]:
+    """The preset's conventions with the file's sizes, and what it cannot say for this width."""
+    said = preset.conventions
+    width = len(found.action_names)
+    actions = [a for a in said.action if len(a.names) == width]
+    actions += [a for a in said.action if not a.names]
+    action: dict[str, Any] = {
+        "units": "unknown",
+        "references": "unknown",
+        "low": float("-inf"),
+        "high": float("inf"),
+    }
+    open_places = {}
+    if actions:
+        action = actions[0].model_dump()
+    elif said.action:
+        widths = sorted({len(a.names) for a in said.action})
+        reason = f"the file has {width} action columns; {preset.name} is known with {widths}"
+        open_places = {"action.names": reason, "action.references": reason}
+    action["names"] = action.get("names") or found.action_names
+    is_rate = isinstance(rate, int | float) and not isinstance(rate, bool) and rate > 0
+    control_hz = rate if is_rate else said.control_hz
+    if control_hz is None:
+        open_places["control_hz"] = "no file of this kind says it"
+    return {
+        "cameras": [
+            said.cameras.get(name, said.camera).filled(name, height, width)
+            for name, (height, width) in found.camera_sizes.items()
+        ],
+        "state": {
+            "names": found.state_names,
+            "units": found.state_units,
+            "frame": said.state_frame,
+        },
+        "action": action,
+        "control_hz": control_hz,
+    }, open_places
+
+
+def _declared(sidecar: Sidecar, layout: Layout) -> Detected:
+    """What a sidecar declares completely, without a preset."""
+    conventions = conventions_from(str(sidecar.path), sidecar.overrides)
+    _require_known(str(sidecar.path), conventions)
+    unknown = [name for name in layout.images if name not in conventions.camera_names]
+    if unknown:
+        expected = f"only the declared cameras {list(conventions.camera_names)}"
+        hint = nearest(unknown[0], conventions.camera_names)
+        remedy = f"Declare the camera or correct its name{f'; {hint}' if hint else '.'}"
+        where = f"{sidecar.path}, layout.images"
+        raise UserError(describe(where, f"the cameras {unknown}", expected, remedy))
+    return Detected(layout, conventions, (f"{sidecar.path} declares it",))
+
+
+def _from_attributes(root: h5py.Group, path: Path) -> Detected:
+    where = f"{path}, attribute {{!r}} of /{root.name.strip('/')}"
+    version = attribute(root, native.SCHEMA_ATTRIBUTE)
+    if isinstance(version, list) or version != native.SCHEMA_VERSION:
+        remedy = "Read it with the version of this package that wrote it, or upgrade."
+        of = where.format(native.SCHEMA_ATTRIBUTE)
+        raise UserError(describe(of, str(version), str(native.SCHEMA_VERSION), remedy))
+    of = where.format(native.CONVENTIONS_ATTRIBUTE)
+    try:
+        conventions = Conventions.model_validate_json(
+            attribute_text(root, native.CONVENTIONS_ATTRIBUTE)
+        )
+    except ValidationError as error:
+        raise UserError(validation_faults(of, error)) from error
+    _require_known(of, conventions)
+    attributes = f"{native.SCHEMA_ATTRIBUTE} and {native.CONVENTIONS_ATTRIBUTE}"
+    return Detected(NATIVE_LAYOUT, conventions, (f"{root.name} has the attributes {attributes}",))
+
+
+def _correction(root: h5py.Group, declared: Detected) -> tuple[Finding, ...]:
     """A warning when a file's sidecar says something else than the file's own attributes."""
     try:
-        stored = Conventions.model_validate_json(root.attrs[native.CONVENTIONS_ATTRIBUTE])
+        stored = Conventions.model_validate_json(attribute_text(root, native.CONVENTIONS_ATTRIBUTE))
     except ValidationError:
         stored = None  # what nobody can read is corrected, too
-    if stored == sidecar.conventions:
+    if stored == declared.conventions:
         return ()
     corrected = Finding(
         rule="corrected_conventions",
         severity="warning",
         where=f"{root.file.filename}, attribute {native.CONVENTIONS_ATTRIBUTE!r}",
         value="another declaration than the sidecar's",
-        threshold=f"the same; {sidecar.evidence}, and is believed",
+        threshold=f"the same; {declared.evidence[0]}, and is believed",
         remedy="Delete the sidecar unless it corrects the file on purpose.",
     )
     return (corrected,)
 
 
-def _require_no_contradiction(path: Path, own: Conventions, folder_sidecar: Path) -> None:
-    if own != _from_sidecar(folder_sidecar).conventions:
+def _require_no_contradiction(
+    path: Path, root: h5py.Group, own: Conventions, folder_sidecar: Path
+) -> None:
+    sidecar = read_sidecar(folder_sidecar)
+    stored = own.model_dump(mode="json")
+    if conventions_from(str(folder_sidecar), merged(stored, sidecar.overrides)) != own:
         raise UserError(
             describe(
                 str(path),
@@ -116,46 +286,9 @@ def _require_no_contradiction(path: Path, own: Conventions, folder_sidecar: Path
         )
 
 
-def _from_attributes(root: h5py.Group, path: Path) -> Detected:
-    version = root.attrs.get(native.SCHEMA_ATTRIBUTE)
-    if version != native.SCHEMA_VERSION:
-        where = f"{path}, attribute {native.SCHEMA_ATTRIBUTE!r} of /{root.name.strip('/')}"
-        remedy = "Read it with the version of this package that wrote it, or upgrade."
-        raise UserError(describe(where, str(version), str(native.SCHEMA_VERSION), remedy))
-    where = f"{path}, attribute {native.CONVENTIONS_ATTRIBUTE!r} of /{root.name.strip('/')}"
-    try:
-        conventions = Conventions.model_validate_json(root.attrs[native.CONVENTIONS_ATTRIBUTE])
-    except ValidationError as error:
-        raise UserError(_validation_faults(where, error)) from error
-    _require_known(where, conventions)
-    attributes = f"{native.SCHEMA_ATTRIBUTE} and {native.CONVENTIONS_ATTRIBUTE}"
-    evidence = f"{root.name} has the attributes {attributes}"
-    return Detected(NATIVE_LAYOUT, conventions, evidence)
-
-
-def _from_sidecar(path: Path) -> Detected:
-    try:
-        sidecar = Sidecar.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        raise UserError(_validation_faults(str(path), error)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        found = f"no readable YAML ({' '.join(str(error).split())})"
-        raise UserError(describe(str(path), found, "a mapping", "Mend the file.")) from error
-    conventions = Conventions(**{name: getattr(sidecar, name) for name in Conventions.model_fields})
-    _require_known(str(path), conventions)
-    unknown = [name for name in sidecar.layout.images if name not in conventions.camera_names]
-    if unknown:
-        expected = f"only the declared cameras {list(conventions.camera_names)}"
-        hint = nearest(unknown[0], conventions.camera_names)
-        remedy = f"Declare the camera or correct its name{f'; {hint}' if hint else '.'}"
-        raise UserError(
-            describe(f"{path}, layout.images", f"the cameras {unknown}", expected, remedy)
-        )
-    return Detected(sidecar.layout, conventions, f"{path} declares it")
-
-
-def _require_known(where: str, conventions: Conventions) -> None:
-    """UserError for what data must declare and a policy need not."""
+def _require_known(where: str, conventions: Conventions, told: tuple[Undeclared, ...] = ()) -> None:
+    """UserError for what data must declare and a policy need not, unless told of already."""
+    places = {one.place for one in told}
     faults = [
         describe(
             f"{where}, camera {camera.name!r}",
@@ -164,27 +297,32 @@ def _require_known(where: str, conventions: Conventions) -> None:
             "Look at one frame and declare how it is stored.",
         )
         for camera in conventions.cameras
-        if camera.orientation == "unknown"
+        if camera.orientation == "unknown" and "cameras.*.orientation" not in places
     ]
-    if conventions.control_hz is None:
+    if conventions.control_hz is None and "control_hz" not in places:
         remedy = "Declare at which rate the robot was controlled."
         where, found = f"{where}, control_hz", "unknown (null)"
         faults.append(describe(where, found, "control steps per second", remedy))
     raise_faults(faults)
 
 
-def _validation_faults(where: str, error: ValidationError) -> list[str]:
-    faults = []
-    for item in error.errors():
-        place = ".".join(str(part) for part in item["loc"])
-        hint = (
-            nearest(str(item["loc"][-1]), _KNOWN_KEYS) if item["type"] == "extra_forbidden" else ""
-        )
-        message = item["msg"].removeprefix("Value error, ")
-        remedy = f"Correct it; {hint}" if hint else "Correct it."
-        faults.append(
-            describe(
-                f"{where}{f', {place}' if place else ''}", repr(item["input"])[:80], message, remedy
-            )
-        )
-    return faults
+def _unrecognized(look: OpenFile) -> str:
+    """The sentence for a file of no known layout: what it has, and what comes nearest."""
+    failed = {
+        preset.name: [test for test in preset.evidence if proof(test, look) is None]
+        for preset in presets().values()
+    }
+    best = min(failed, key=lambda name: len(failed[name]) / len(presets()[name].evidence))
+    missing = "; ".join(claim(test) for test in failed[best])
+    expected = (
+        f"the marks of a known layout ({best} is nearest, but for: {missing}), the attribute "
+        f"{native.CONVENTIONS_ATTRIBUTE!r} on /{NATIVE_LAYOUT.root}, or a file "
+        f"{look.path.name}{SIDECAR_SUFFIX}"
+    )
+    remedy = (
+        f"Write {look.path.name}{SIDECAR_SUFFIX} beside it with the keys "
+        f"{[*Conventions.model_fields, 'layout']}: "
+        "nothing in the numbers says which way is open, up or absolute."
+    )
+    found = f"no conventions (root names {sorted(member_names(look.file))})"
+    return describe(str(look.path), found, expected, remedy)

@@ -1,129 +1,176 @@
-"""Layout: where the parts of episodes lie in a file. EpisodeRecord: where one episode's are."""
+"""Layout: where the parts of episodes lie in a file, and which rows of them belong together."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, StrictInt
 
-from data_tools.conventions import CameraSpec, Declaration
-from data_tools.finding import Finding
-
-OBSERVATIONS = "obs"
+from data_tools.conventions import Declaration
+from data_tools.layouts.places import InAttribute, InJsonFile, Place
 
 
-class FixedText(Declaration):
-    """The same instruction for every episode of the file."""
+class Source(Declaration):
+    """One dataset with one row a step, and which of its columns are used in which unit."""
 
-    text: str = Field(min_length=1, description="The task as a sentence.")
-
-
-class TextAttribute(Declaration):
-    """An instruction kept in an attribute of the episode's group, or of the group above it."""
-
-    attribute: str = Field(
-        min_length=1, description="Name of the attribute that holds the task as a sentence."
+    dataset: str = Field(
+        min_length=1,
+        description="Path of the dataset; a last part * stands for every numeric dataset of the "
+        "group, ** for those of the groups below it, too.",
     )
+    columns: tuple[StrictInt, ...] = Field(
+        (), description="The columns to take, in this order; all of them when none is named."
+    )
+    scale: tuple[float, ...] = Field(
+        (), description="Factor of each column taken; 1 when none is given."
+    )
+    names: tuple[str, ...] = Field(
+        (), description="Names of the columns taken; '<dataset>_<i>' when they do not fit."
+    )
+    units: tuple[str, ...] = Field(
+        (), description="Units of the columns taken, or one unit for all; 'unknown' when empty."
+    )
+    index: str = Field(
+        "",
+        description="Dataset of the row numbers for which `dataset` has values; the other rows are "
+        "taken from `fill`.",
+    )
+    fill: str = Field("", description="Dataset that gives the rows `index` does not name.")
+    is_optional: bool = Field(False, description="Whether a file may lack it.")
+
+
+class Video(Declaration):
+    """Frames in a video file beside the data."""
+
+    video: str = Field(
+        min_length=1,
+        description="Path from the data file's folder; words in braces as in a JSON place, and "
+        "{value} for what `value` says.",
+    )
+    value: Place | None = Field(None, description="Where the {value} of the path is.")
+
+
+class Times(Declaration):
+    """A clock reading a step."""
+
+    dataset: str = Field(min_length=1, description="Path of the dataset from the episode's group.")
+    unit_s: float = Field(gt=0, description="Seconds in one unit of the clock.")
+
+
+def _as_sources(value: object) -> object:
+    """Let a plain name stand for a source without options, and one source for a list of one."""
+    listed = [value] if isinstance(value, str | dict | Source) else value
+    if not isinstance(listed, list | tuple):
+        return listed
+    return [{"dataset": item} if isinstance(item, str) else item for item in listed]
+
+
+def _as_tuple(value: object) -> object:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+Sources = Annotated[tuple[Source, ...], BeforeValidator(_as_sources)]
 
 
 class Layout(Declaration):
-    """Where the parts of an episode lie in a `data/demo_N` file; by default as we write them.
+    """Where the parts of an episode lie; by default as in the `data/demo_N` files we write.
 
-    A key without a slash is a dataset below the episode's `obs`; a key with one is a path from the
-    episode's group.
+    Paths are given from the episode's group; a key of `state` or `images` without a slash is a
+    dataset below the group `observations`.
     """
 
     name: str = Field("declared", description="Name of the layout, for reports.")
-    root: str = Field("data", description="Group that holds one group an episode.")
-    actions: str = Field(
-        "actions", description="Dataset of the actions, a path from the episode's group."
+    episodes: Literal["groups", "file", "rows"] = Field(
+        "groups",
+        description="What an episode is: a group below `root`, the whole file, or a run of rows "
+        "that ends where a dataset of `ends` is true.",
     )
-    state: tuple[str, ...] = Field(
-        ("state",),
+    root: str = Field("data", description="Group that holds the episodes; '' for the file itself.")
+    episode_names: str = Field(
+        "", description="Regular expression of the names of episodes; every group when empty."
+    )
+    ends: tuple[str, ...] = Field(
+        (), description="Boolean datasets that mark the last row of an episode of 'rows'."
+    )
+    observations: str = Field("obs", description="Group below which plain keys are found.")
+    actions: Sources = Field(
+        (Source(dataset="actions"),),
+        min_length=1,
+        description="Datasets joined column by column into the actions, in order.",
+    )
+    state: Sources = Field(
+        (Source(dataset="state"),),
         min_length=1,
         description="Datasets joined column by column into the state, in order.",
     )
-    images: dict[str, str] = Field(
+    images: dict[str, str | Video] = Field(
         {},
-        description="Camera name to the dataset of its frames; '<camera>_image' when not named.",
+        description="Camera name to the dataset of its frames or its video; '<camera>_image' when "
+        "not named. In a path part, * stands for each camera there is: the name '*' then takes "
+        "that part's text.",
     )
-    instruction: FixedText | TextAttribute = Field(
-        TextAttribute(attribute="language_instruction"), description="Where the task's sentence is."
+    raw_sizes: tuple[tuple[StrictInt, StrictInt], ...] = Field(
+        (), description="Height and width of frames stored as bare pixels in one row of bytes."
     )
-    success_attribute: str = Field(
-        "success", description="Attribute of the episode that says whether it succeeded."
+    instruction: Annotated[tuple[Place, ...], BeforeValidator(_as_tuple)] = Field(
+        (InAttribute(attribute="language_instruction"),),
+        description="Where the task's sentence is: the first of these places that has one.",
     )
+    success: Place | None = Field(
+        InAttribute(attribute="success"), description="Where it says whether the episode succeeded."
+    )
+    attributes: dict[str, Place] = Field(
+        {}, description="Other facts to keep with the episode, by the name they get."
+    )
+    rate: Place | None = Field(
+        None, description="Where the control rate is, for files that keep it; in hertz."
+    )
+    times: Times | None = Field(None, description="The clock of the steps.")
+    observation_rows: Literal["same", "one_more", "either"] = Field(
+        "same",
+        description="Rows of state and frames against actions: as many, one more (the last one, "
+        "seen after the last action, is dropped), or either.",
+    )
+    action_shift: StrictInt = Field(
+        0,
+        ge=0,
+        description="k: the observation in row t is paired with the action in row t + k. 1 where "
+        "the observation was stored after its action, or where the next state is the action.",
+    )
+    surplus_rows: StrictInt = Field(
+        0,
+        ge=0,
+        description="By how many rows the datasets of an episode may differ in length; what is "
+        "beyond the shortest is dropped, and told.",
+    )
+    skip: str = Field("", description="Boolean dataset, true in rows that are left out.")
+    allow_external_links: bool = Field(
+        False, description="Whether data may lie in other files that this one links to."
+    )
+
+    def below_observations(self, key: str) -> str:
+        """Path from the episode's group of a key of `state` or `images`."""
+        return key if "/" in key or not self.observations else f"{self.observations}/{key}"
+
+    @property
+    def action_paths(self) -> tuple[str, ...]:
+        """Paths of the action datasets from the episode's group."""
+        return tuple(source.dataset for source in self.actions)
 
     @property
     def state_paths(self) -> tuple[str, ...]:
         """Paths of the state datasets from the episode's group."""
-        return tuple(_below_observations(key) for key in self.state)
-
-    def image_path(self, camera: str) -> str:
-        """Path of the dataset of this camera's frames from the episode's group."""
-        return _below_observations(self.images.get(camera, f"{camera}_image"))
-
-
-@dataclass(frozen=True)
-class ImageSource:
-    """The dataset that holds a camera's frames, and how they are stored.
-
-    Attributes:
-        dataset: its path in the file.
-        encoding: pixels, or a JPEG a row.
-        is_chunk_per_frame: whether each frame is one chunk without filters, readable as its bytes.
-        camera: the declaration of what is stored.
-    """
-
-    dataset: str
-    encoding: Literal["raw", "jpeg"]
-    is_chunk_per_frame: bool
-    camera: CameraSpec
-
-
-@dataclass(frozen=True)
-class EpisodeRecord:
-    """Where one episode is, with its small facts already read. Picklable, holds no file.
-
-    Attributes:
-        path: the file.
-        group: the episode's group in it, e.g. 'data/demo_3'.
-        num_steps: number of actions.
-        actions: path of the action dataset in the file.
-        state: paths of the datasets joined into the state.
-        images: camera name -> where its frames are.
-    """
-
-    path: str
-    group: str
-    num_steps: int
-    instruction: str
-    is_success: bool | None
-    attributes: Mapping[str, object]
-    actions: str
-    state: tuple[str, ...]
-    images: Mapping[str, ImageSource]
+        return tuple(self.below_observations(source.dataset) for source in self.state)
 
     @property
-    def name(self) -> str:
-        """File and group, for messages: 'demos/pick.hdf5:data/demo_3'."""
-        return f"{self.path}:{self.group}"
+    def is_self_contained(self) -> bool:
+        """Whether all that is known of an episode lies in its file and the file's name."""
+        facts = [*self.instruction, self.success, self.rate, *self.attributes.values()]
+        return not (
+            self.allow_external_links
+            or any(isinstance(place, Video) for place in self.images.values())
+            or any(isinstance(place, InJsonFile) for place in facts)
+        )
 
-
-@dataclass
-class Scan:
-    """What a walk over files found: episodes, faults that forbid reading, warnings that do not."""
-
-    episodes: list[EpisodeRecord] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-    warnings: list[Finding] = field(default_factory=list)
-
-    def extend(self, other: "Scan") -> None:
-        """Add what another walk found."""
-        self.episodes += other.episodes
-        self.faults += other.faults
-        self.warnings += other.warnings
-
-
-def _below_observations(key: str) -> str:
-    return key if "/" in key else f"{OBSERVATIONS}/{key}"
+    def image_place(self, camera: str) -> str | Video:
+        """Path of the dataset of this camera's frames from the episode's group, or its video."""
+        place = self.images.get(camera, f"{camera}_image")
+        return place if isinstance(place, Video) else self.below_observations(place)

@@ -12,7 +12,8 @@ data/demo_N/obs/<camera>_image
 
 from typing import Final
 
-from data_tools.layouts.layout import Layout, TextAttribute
+from data_tools.layouts.layout import Layout, Times
+from data_tools.layouts.places import InAttribute
 
 SCHEMA_VERSION: Final = 1
 
@@ -30,6 +31,12 @@ COLOR_ORDER_ATTRIBUTE: Final = "color_order"
 ORIENTATION_ATTRIBUTE: Final = "orientation"
 QUALITY_ATTRIBUTE: Final = "quality"
 
+SUCCESS_ATTRIBUTE: Final = "success"
+TIMES: Final = "times"
+
 NATIVE_LAYOUT: Final = Layout(
-    name="native", instruction=TextAttribute(attribute=INSTRUCTION_ATTRIBUTE)
+    name="native",
+    instruction=(InAttribute(attribute=INSTRUCTION_ATTRIBUTE),),
+    success=InAttribute(attribute=SUCCESS_ATTRIBUTE),
+    times=Times(dataset=TIMES, unit_s=1.0),
 )

@@ -1,11 +1,13 @@
 """A small dataset: two cameras of different size, three state and three action columns."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data_tools.cli import main
 from data_tools.conventions import ActionSpec, CameraSpec, Conventions, GripperSpec, StateSpec
 from data_tools.writer import EpisodeWriter
 
@@ -41,10 +43,10 @@ def make_episode() -> MakeEpisode:
         # A gradient that moves: smooth, so that JPEG keeps it, and different at each step.
         ramp = np.linspace(40, 200, 48)[None, None, :, None]
         shift = np.arange(num_steps)[:, None, None, None]
-        frames = np.broadcast_to(ramp + shift, (num_steps, 32, 48, 3)).astype(np.uint8)
+        frames = np.broadcast_to(ramp + shift + seed % 13, (num_steps, 32, 48, 3)).astype(np.uint8)
         arguments: dict[str, object] = {
             "images": {"front": frames, "wrist": frames[:, :24, :24]},
-            "state": rng.normal(size=(num_steps, 3)).astype(np.float32),
+            "state": (0.02 * rng.normal(size=(num_steps, 3))).astype(np.float32),
             "actions": rng.uniform(-1, 1, size=(num_steps, 3)).astype(np.float32),
             "instruction": "push the red block",
             "success": True,
@@ -63,3 +65,19 @@ def demos(tmp_path: Path, conventions: Conventions, make_episode: MakeEpisode) -
         for seed in range(12):
             writer.add(**make_episode(seed, num_steps=20 + seed))
     return path
+
+
+@pytest.fixture
+def robot_data(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs `robot-data` with these arguments; gives exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["robot-data", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        captured = capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err
+
+    return run

@@ -1,12 +1,15 @@
 import fcntl
+import gc
 import os
+import subprocess
+import sys
 
 import h5py
 import numpy as np
 import pytest
 
 from data_tools.errors import UserError
-from data_tools.hdf5_files import open_hdf5
+from data_tools.files.hdf5 import open_hdf5
 from data_tools.reader import open_dataset
 
 
@@ -62,6 +65,29 @@ def test_a_locked_file_says_so(demos):
     open_hdf5(demos).close()
 
 
+def test_a_file_that_is_read_cannot_be_changed_and_one_that_is_changed_cannot_be_read(demos):
+    """What docs/bring-your-own-hdf5.md promises of readers and writers at the same time."""
+    write = "import h5py, sys; file = h5py.File(sys.argv[1], 'r+')\n"
+    hold = write + "print('open', flush=True); sys.stdin.readline()"
+    dataset = open_dataset(demos)
+    frame = dataset[1].image("front", 3)  # keeps the file open
+    tried = subprocess.run([sys.executable, "-c", write, demos], capture_output=True, check=False)
+    assert b"unable to lock file" in tried.stderr
+    np.testing.assert_array_equal(dataset[1].image("front", 3), frame)
+    del dataset
+    gc.collect()
+    writer = subprocess.Popen(
+        [sys.executable, "-c", hold, demos], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert writer.stdout.readline() == b"open\n"
+        with pytest.raises(UserError, match="Wait until the process that writes it is done"):
+            open_dataset(demos)
+    finally:
+        writer.communicate(b"\n")
+    assert len(open_dataset(demos)) == 12
+
+
 def _edit(path, change):
     with h5py.File(path, "r+") as file:
         change(file)
@@ -112,8 +138,8 @@ def _delete_all(file):
             r"expected raw uint8\[t, 32, 48, 3\]",
         ),
         (
-            lambda f: f["data/demo_3/obs/front_image"].attrs.__setitem__("encoding", "png"),
-            "encoding 'png'.*convert the frames",
+            lambda f: f["data/demo_3/obs/front_image"].attrs.__setitem__("encoding", "webp"),
+            "encoding 'webp'.*convert the frames",
         ),
         (
             lambda f: f["data/demo_3/obs/front_image"].attrs.__setitem__("color_order", "bgr"),
@@ -160,7 +186,9 @@ def test_faults_of_all_files_and_episodes_are_told_together(demos, tmp_path):
     assert [fault for fault in faults if "broken.hdf5: found an empty file" in fault]
     assert [fault for fault in faults if "demo_1" in fault and "'actions'" in fault]
     assert [fault for fault in faults if "demo_7" in fault and "'obs/state'" in fault]
-    assert len(faults) == 3
+    (readable,) = [fault for fault in faults if "10 episodes without a fault" in fault]
+    assert f"`robot-data salvage {demos} NEW.hdf5` copies the episodes that are whole" in readable
+    assert len(faults) == 4
 
 
 def test_more_than_twenty_faults_are_counted():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from data_tools.columns import (
+from data_tools.mapping.columns import (
     AlohaGripperMap,
     ColumnMap,
     LinearMap,

@@ -173,6 +173,14 @@ def test_a_sidecar_that_is_not_yaml_is_named(robomimic_file):
 
 def test_a_file_without_any_declaration_is_refused_with_the_keys_to_write(robomimic_file):
     with pytest.raises(
+        UserError,
+        match=r"has 2 action columns; .*Write into lift.hdf5.conventions.yaml beside it:\n"
+        r"layout:\n  preset: robomimic\n  instruction: .*\naction:\n  names: ",
+    ):
+        open_dataset(robomimic_file)
+    with h5py.File(robomimic_file, "r+") as file:
+        del file["data"].attrs["env_args"]
+    with pytest.raises(
         UserError, match=r"Write lift.hdf5.conventions.yaml .*'control_hz', 'layout'"
     ):
         open_dataset(robomimic_file)

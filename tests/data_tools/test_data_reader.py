@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from data_tools.cache import LruCache
 from data_tools.episode import Dataset, Episode
 from data_tools.errors import UserError
-from data_tools.hdf5_files import MAX_OPEN_FILES, open_hdf5
+from data_tools.files.cache import LruCache
+from data_tools.files.hdf5 import MAX_OPEN_FILES, open_hdf5
 from data_tools.reader import open_dataset
 from data_tools.writer import EpisodeWriter
 

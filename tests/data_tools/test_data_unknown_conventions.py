@@ -6,6 +6,7 @@ import yaml
 from pydantic import ValidationError
 
 from data_tools.checks.numbers import check_action_range
+from data_tools.checks.recording import Declared, Recording
 from data_tools.conventions import Conventions, compare
 from data_tools.errors import UserError
 from data_tools.reader import open_dataset
@@ -71,7 +72,9 @@ def test_a_range_open_to_one_side_is_still_checked_on_the_other(
     actions[3, 0], actions[5, 1] = 1.5, -1e6
     with EpisodeWriter(tmp_path / "a.hdf5", half_open) as writer:
         writer.add(**make_episode(num_steps=10, actions=actions))
-    (finding,) = check_action_range(open_dataset(tmp_path / "a.hdf5")[0], half_open)
+    (finding,) = check_action_range(
+        Recording.of(open_dataset(tmp_path / "a.hdf5")[0]), Declared.of(half_open)
+    )
     assert finding.step == 3
 
 

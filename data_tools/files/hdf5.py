@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 
 import h5py
+import hdf5plugin  # noqa: F401  # registers Blosc, LZ4 and Zstandard, which labs compress with
 
-from data_tools.cache import LruCache
 from data_tools.errors import UserError, describe, nearest
+from data_tools.files.cache import LruCache
+from data_tools.files.remote import RemotePath, path_of
 
 MAX_OPEN_FILES = 64
 # HDF5 2.0 caches 8 MiB for every open dataset, half a gigabyte for a hundred episode files. A frame
@@ -24,13 +26,17 @@ _NO_LOCKS_HERE = {errno.ENOLCK, errno.EBADFD, errno.ENOSYS, errno.EOPNOTSUPP}
 def open_hdf5(path: str | Path) -> h5py.File:
     """The file, open for reading.
 
-    Waits a moment for a writer's lock, and does without locks where the file system has none.
+    Waits a moment for a writer's lock, and does without locks where the file system has none. A URL
+    is read in blocks (see `data_tools.files.remote`), and has no locks.
 
     Raises:
         UserError: the file is missing, empty, not HDF5 (a web page or a Git LFS pointer saved under
-            its name), cut short, or held by a writer; the message says which and what to do.
+            its name), cut short, or held by a writer; or a URL cannot be read; the message says
+            which and what to do.
     """
-    path = Path(path)
+    path = path_of(path)
+    if isinstance(path, RemotePath):
+        return _open_remote(path)
     _require_hdf5_signature(path)
     for delay in (*LOCK_RETRY_DELAYS_S, None):
         try:
@@ -95,6 +101,28 @@ def _open_with_locks_if_any(path: Path) -> h5py.File:
         return h5py.File(path, "r", locking=False, rdcc_nbytes=CHUNK_CACHE_BYTES)
 
 
+def _open_remote(path: RemotePath) -> h5py.File:
+    remedy = "Correct the URL, or give this process access to it; or download the file."
+    try:
+        stream = path.open("rb")
+        start = stream.read(256)
+        stream.seek(0)
+    except UserError:
+        raise
+    except Exception as error:  # each store has its own, from aiohttp's to botocore's
+        found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(describe(str(path), found, "a readable file", remedy)) from error
+    found, remedy = _look_of(start)
+    if found:
+        raise UserError(describe(str(path), found, "an HDF5 file", remedy))
+    try:
+        return h5py.File(stream, "r", rdcc_nbytes=CHUNK_CACHE_BYTES)
+    except OSError as error:
+        found = f"no HDF5 file, or one that is cut short or damaged ({error})"
+        remedy = "Upload it again."
+        raise UserError(describe(str(path), found, "a whole one", remedy)) from error
+
+
 def _require_hdf5_signature(path: Path) -> None:
     if not path.is_file():
         raise UserError(_missing(path))
@@ -154,5 +182,5 @@ def _unopenable(path: Path, error: OSError) -> str:
         str(path),
         f"an HDF5 file of {size} bytes that is cut short or damaged ({error})",
         "a whole one",
-        "Copy, download or record it again.",
+        "Copy, download or record it again; robot-data salvage takes what is left of it.",
     )

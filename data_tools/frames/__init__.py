@@ -1,0 +1,1 @@
+"""Frames: decoded from images and videos to RGB upright, encoded, resized."""

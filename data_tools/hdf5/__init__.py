@@ -1,0 +1,1 @@
+"""Episodes of HDF5 files as a dataset: what was found in them, its index, and the reads."""

@@ -1,0 +1,125 @@
+"""Keep-files: at which steps of a dataset a training window may start; no data are changed."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, ValidationError, model_validator
+
+from data_tools.conventions import Declaration
+from data_tools.episode import Dataset
+from data_tools.errors import UserError, describe, raise_faults
+
+FORMAT: Final = "policy_ft keep ranges 1"
+
+Ranges = tuple[tuple[int, int], ...]
+
+
+class KeepRanges(Declaration):
+    """The steps to keep of each episode, as ranges [start, stop); an episode not named has none."""
+
+    format: Literal["policy_ft keep ranges 1"] = Field(description="Which kind of file this is.")
+    fingerprint: str = Field(description="Fingerprint of the dataset the ranges were made for.")
+    rule: str = Field(description="How the steps were chosen, for a reader.")
+    episodes: dict[str, Ranges] = Field(description="Relative name of an episode to its ranges.")
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        for name, ranges in self.episodes.items():
+            ends = [end for each in ranges for end in each]
+            is_empty = any(start >= stop for start, stop in ranges)
+            if ends != sorted(ends) or is_empty or min(ends, default=0) < 0:
+                raise ValueError(
+                    f"episodes[{name!r}]: found {list(ranges)}; expected rising ranges "
+                    "[start, stop) that do not overlap. Make the file again with robot-data filter."
+                )
+        return self
+
+
+def relative_names(names: Sequence[str]) -> list[str]:
+    """Names of episodes without the folder their files share: 'pick.hdf5:data/demo_3'.
+
+    Args:
+        names: of all episodes of one dataset, e.g. 'demos/pick.hdf5:data/demo_3'.
+    """
+    places = [name.rpartition(":") if ":" in name else (name, "", "") for name in names]
+    folder = os.path.commonpath([os.path.dirname(path) or "." for path, _, _ in places] or ["."])
+    return [
+        f"{Path(os.path.relpath(path, folder)).as_posix()}{colon}{group}"
+        for path, colon, group in places
+    ]
+
+
+def keep_steps(dataset: Dataset, is_kept: Sequence[npt.NDArray[np.bool_]], rule: str) -> KeepRanges:
+    """The keep-file of these steps.
+
+    Args:
+        dataset: what the steps belong to.
+        is_kept: bool[t] for each episode, true where a window may start.
+        rule: how they were chosen.
+    """
+    names = relative_names([dataset[index].name for index in range(len(dataset))])
+    ranges = {name: ranges_of(kept) for name, kept in zip(names, is_kept, strict=True)}
+    return KeepRanges(format=FORMAT, fingerprint=dataset.fingerprint, rule=rule, episodes=ranges)
+
+
+def ranges_of(is_kept: npt.NDArray[np.bool_]) -> Ranges:
+    """Ranges [start, stop) of the true values: [F, T, T, F, T] gives (1, 3), (4, 5)."""
+    edges = np.flatnonzero(np.diff(np.r_[False, is_kept, False].astype(np.int8)))
+    return tuple((int(start), int(stop)) for start, stop in edges.reshape(-1, 2))
+
+
+def steps_of(ranges: Ranges) -> npt.NDArray[np.int64]:
+    """int64[n]: the steps in these ranges, the inverse of `ranges_of`."""
+    parts = [np.arange(start, stop, dtype=np.int64) for start, stop in ranges]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def read_keep(path: Path) -> KeepRanges:
+    """The keep-file at this path; UserError when it is missing or says something impossible."""
+    try:
+        return KeepRanges.model_validate_json(path.read_bytes())
+    except OSError as error:
+        remedy = "Correct the path, or make it with robot-data filter."
+        raise UserError(describe(str(path), str(error.strerror), "a keep-file", remedy)) from error
+    except ValidationError as error:
+        remedy = "Make the file again with robot-data filter."
+        faults = [
+            describe(
+                f"{path}, {'.'.join(map(str, item['loc']))}",
+                repr(item["input"])[:80],
+                item["msg"].removeprefix("Value error, "),
+                remedy,
+            )
+            for item in error.errors()
+        ]
+        raise UserError(faults) from error
+
+
+def require_fits(
+    keep: KeepRanges, path: Path, fingerprint: str, lengths: Mapping[str, int]
+) -> None:
+    """UserError when a keep-file was made for other data.
+
+    Args:
+        keep: the keep-file's content.
+        path: how messages call it.
+        fingerprint: of the dataset it is used with.
+        lengths: relative name of each of its episodes to the number of steps.
+    """
+    remedy = "Make the keep-file again for this dataset, with robot-data filter."
+    faults = []
+    if keep.fingerprint != fingerprint:
+        found, expected = f"fingerprint {keep.fingerprint[:12]}", f"{fingerprint[:12]} of the data"
+        faults.append(describe(str(path), found, expected, remedy))
+    for name, ranges in keep.episodes.items():
+        if name not in lengths:
+            expected = f"one of the {len(lengths)} episodes, such as {next(iter(lengths), '')!r}"
+            faults.append(describe(str(path), f"the episode {name!r}", expected, remedy))
+        elif ranges and ranges[-1][1] > lengths[name]:
+            found, expected = f"steps to {ranges[-1][1]}", f"at most {lengths[name]}"
+            faults.append(describe(f"{path}, {name}", found, expected, remedy))
+    raise_faults(faults)

@@ -1,0 +1,205 @@
+"""Packed episodes: the records of a file in columns, each unpacked when it is asked for.
+
+Episodes of a file mostly differ in their group, length and facts only. What they share, where their
+numbers and frames are, is kept once: fifty thousand records then take megabytes, and are read from
+a cache, or sent to a worker, in a fraction of a second.
+"""
+
+import threading
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import overload
+
+import numpy as np
+
+from data_tools.files.cache import LruCache
+from data_tools.layouts.records import ArraySource, ColumnSource, EpisodeRecord, ImageSource
+
+MAX_UNPACKED = 4096
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where an episode's numbers and frames are, seen from its group and its first row.
+
+    A path that begins with a slash starts at the file's root, any other at the episode's group;
+    videos keep their own paths.
+    """
+
+    actions: ArraySource
+    state: ArraySource
+    images: tuple[tuple[str, ImageSource], ...]
+    times: tuple[ArraySource, float] | None
+
+
+@dataclass(frozen=True)
+class PackedEpisodes:
+    """The episodes of one file.
+
+    Attributes:
+        path: the file.
+        plans: the different plans.
+        texts: the different instructions.
+        groups: each episode's place in the file.
+        facts: of each episode the number of steps, the row of its first step, the number of its
+            plan, the number of its instruction, and success (0, 1, or -1 when nobody recorded it).
+        attributes: of each episode.
+        kept: place of an episode -> its rows that are steps, for those with rows left out.
+    """
+
+    path: str
+    plans: tuple[Plan, ...]
+    texts: tuple[str, ...]
+    groups: Sequence[str]
+    facts: Sequence[Sequence[int]]
+    attributes: Sequence[Mapping[str, object]]
+    kept: Mapping[int, Sequence[int]]
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def record(self, index: int) -> EpisodeRecord:
+        """The record of one episode."""
+        group, attributes, kept = self.groups[index], self.attributes[index], self.kept.get(index)
+        num_steps, first, plan_number, text, success = self.facts[index]
+        plan = self.plans[plan_number]
+        clock = plan.times
+        return EpisodeRecord(
+            path=self.path,
+            group=group,
+            num_steps=num_steps,
+            instruction=self.texts[text],
+            is_success=None if success < 0 else bool(success),
+            attributes=attributes,
+            actions=_array_at(plan.actions, group, first),
+            state=_array_at(plan.state, group, first),
+            images={name: _image_at(image, group, first) for name, image in plan.images},
+            times=None if clock is None else (_array_at(clock[0], group, first), clock[1]),
+            kept=None if kept is None else np.asarray(kept, dtype=np.int64),
+        )
+
+
+def pack(path: str, records: Sequence[EpisodeRecord]) -> PackedEpisodes:
+    """The records of one file, packed."""
+    plans: dict[Plan, int] = {}
+    texts: dict[str, int] = {}
+    facts = []
+    for record in records:
+        plan = _plan_of(record)
+        success = -1 if record.is_success is None else int(record.is_success)
+        plan_number = plans.setdefault(plan, len(plans))
+        text = texts.setdefault(record.instruction, len(texts))
+        facts.append((record.num_steps, record.state.first, plan_number, text, success))
+    return PackedEpisodes(
+        path=path,
+        plans=tuple(plans),
+        texts=tuple(texts),
+        groups=[record.group for record in records],
+        facts=facts,
+        attributes=[record.attributes for record in records],
+        kept={i: r.kept.tolist() for i, r in enumerate(records) if r.kept is not None},
+    )
+
+
+class EpisodeRecords(Sequence[EpisodeRecord]):
+    """The records of some files, one after the other; those used last stay unpacked."""
+
+    def __init__(self, files: Sequence[PackedEpisodes]) -> None:
+        self._files = files
+        self._ends = list(accumulate(len(file) for file in files))
+        self._lock = threading.Lock()
+        self._unpacked: LruCache[EpisodeRecord] = LruCache(MAX_UNPACKED, weigh=lambda _: 1)
+
+    def __getstate__(self) -> Sequence[PackedEpisodes]:
+        return self._files
+
+    def __setstate__(self, files: Sequence[PackedEpisodes]) -> None:
+        self.__init__(files)  # type: ignore[misc]
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, index: int) -> EpisodeRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> "list[EpisodeRecord]": ...
+    def __getitem__(self, index: int | slice) -> "EpisodeRecord | list[EpisodeRecord]":
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        place = index + len(self) if index < 0 else index
+        if not 0 <= place < len(self):
+            raise IndexError(f"episode {index}; there are {len(self)}")
+        with self._lock:
+            return self._unpacked.get_or_make(place, lambda: self._unpack(place))
+
+    def _unpack(self, place: int) -> EpisodeRecord:
+        file = bisect_right(self._ends, place)
+        packed = self._files[file]
+        return packed.record(place - (self._ends[file] - len(packed)))
+
+
+def _plan_of(record: EpisodeRecord) -> Plan:
+    group, first = record.group, record.state.first
+    clock = record.times
+    return Plan(
+        _array_from(record.actions, group, first),
+        _array_from(record.state, group, first),
+        tuple((name, _image_from(image, group, first)) for name, image in record.images.items()),
+        None if clock is None else (_array_from(clock[0], group, first), clock[1]),
+    )
+
+
+def _array_from(source: ArraySource, group: str, first: int) -> ArraySource:
+    parts = tuple(
+        ColumnSource(
+            _from_group(part.dataset, group),
+            part.columns,
+            part.scale,
+            part.index and _from_group(part.index, group),
+            part.fill and _from_group(part.fill, group),
+        )
+        for part in source.parts
+    )
+    return ArraySource(parts, source.first - first)
+
+
+def _array_at(source: ArraySource, group: str, first: int) -> ArraySource:
+    parts = tuple(
+        ColumnSource(
+            _at_group(part.dataset, group),
+            part.columns,
+            part.scale,
+            part.index and _at_group(part.index, group),
+            part.fill and _at_group(part.fill, group),
+        )
+        for part in source.parts
+    )
+    return ArraySource(parts, source.first + first)
+
+
+def _image_from(source: ImageSource, group: str, first: int) -> ImageSource:
+    is_video = source.encoding == "video"
+    place = source.dataset if is_video else _from_group(source.dataset, group)
+    return replace(source, dataset=place, first=source.first - first)
+
+
+def _image_at(source: ImageSource, group: str, first: int) -> ImageSource:
+    is_video = source.encoding == "video"
+    place = source.dataset if is_video else _at_group(source.dataset, group)
+    return ImageSource(
+        place, source.encoding, source.is_chunk_per_frame, source.camera, source.first + first
+    )
+
+
+def _from_group(path: str, group: str) -> str:
+    if not group:
+        return path
+    return path[len(group) + 1 :] if path.startswith(f"{group}/") else f"/{path}"
+
+
+def _at_group(path: str, group: str) -> str:
+    if path.startswith("/"):
+        return path[1:]
+    return f"{group}/{path}" if group else path

@@ -1,0 +1,134 @@
+"""The page about layouts, made from the presets: `python -m data_tools.layouts.page FILE`."""
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from data_tools.layouts.evidence import claim
+from data_tools.layouts.layout import Layout
+from data_tools.layouts.preset import Preset, presets
+
+_HEAD: Final = """\
+# Layouts that are read as they are
+
+Generated from the presets by `python -m data_tools.layouts.page docs/data-layouts.md`; do not edit.
+
+`robot-data inspect PATH` says which of these a file is, and on what evidence. All of a layout's
+marks must be there; a more special layout goes before a more general one, and a file with the marks
+of two is refused until a sidecar names one. LeRobot folders (v2.1 and v3.0) and our own files are
+read, too.
+
+Structure cannot tell everything. What is listed under *to declare* must be said by a person before
+such data is trained on; `inspect` shows the lines to write, and works without them.
+
+## Overriding
+
+A YAML file beside the data, `conventions.yaml` for a folder and all below it or
+`<file>.conventions.yaml` for one file, overrides any part of a layout; the rest stays:
+
+```yaml
+layout: libero_no_noops
+cameras:
+  - {name: "*", orientation: rotated_180}
+  - {name: eye_in_hand, orientation: flipped_vertical}
+control_hz: 10
+```
+
+The camera name `*` speaks for every camera. One value stands for all columns of `units`,
+`references`, `low` and `high`. A layout's own parts are overridden with `preset`; a plain dataset
+name is a source without options:
+
+```yaml
+layout:
+  preset: robomimic
+  instruction: {text: lift the cube}
+  state:
+    - robot0_joint_pos
+    - {dataset: robot0_gripper_qpos, columns: [0], scale: [1000.0], names: [opening], units: [mm]}
+```
+
+The keys of `layout`:
+
+"""
+_FOOT: Final = """
+Places of `instruction`, `success`, `attributes` and `rate` are `{text: ...}`, `{attribute: ...}`,
+`{dataset: ...}`, `{file: ...}` for a JSON file beside the data, and `{path_pattern: ...}`; the
+first three and the file may have a `key` into JSON. Frames may be pixels, channels last or first,
+or JPEG or PNG in zero-padded rows, of variable length or as byte strings: the bytes tell.
+
+"""
+
+
+def page() -> str:
+    """The page about all layouts, in Markdown."""
+    known = presets().values()
+    readable = [preset for preset in known if not preset.refusal]
+    refused = [preset for preset in known if preset.refusal]
+    return (
+        _HEAD
+        + "".join(f"* `{n}`: {f.description}\n" for n, f in Layout.model_fields.items())
+        + _FOOT
+        + "## Layouts\n\n| layout | what | from | Hz | frames | rows | language | to declare |\n"
+        + "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        + "".join(map(_row, readable))
+        + "\n## Recognized and refused\n\nThey hold no observations.\n\n"
+        + "| layout | what | remedy |\n| --- | --- | --- |\n"
+        + "".join(f"| {p.name} | {p.title} | {p.refusal} |\n" for p in refused)
+        + "\n## Marks\n\n| layout | marks | goes before |\n| --- | --- | --- |\n"
+        + "".join(map(_marks, known))
+    )
+
+
+def _row(preset: Preset) -> str:
+    layout, said = preset.layout, preset.conventions
+    camera = said.camera
+    frames = f"{camera.orientation}, {camera.color_order}" if layout.images else "none"
+    hz = "" if said.control_hz is None else f"{said.control_hz:g}"
+    if layout.rate is not None:
+        hz = f"the file's, else {hz}" if hz else "the file's"
+    language = ", ".join(_place(place.model_dump()) for place in layout.instruction)
+    if layout.instruction == Layout().instruction:
+        language = "to declare"
+    declared = [f"`{place}`" for place in preset.declare]
+    declared += ["`control_hz`"] if said.control_hz is None else []
+    cells = (
+        preset.name,
+        preset.title,
+        preset.project,
+        hz or "to declare",
+        frames,
+        _rows(preset),
+        language,
+        ", ".join(declared),
+    )
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _rows(preset: Preset) -> str:
+    layout = preset.layout
+    rules = {
+        "one_more": "last observation dropped",
+        "either": "T or T + 1 observations",
+        "same": "",
+    }[layout.observation_rows]
+    shift = f"action of row t + {layout.action_shift}" if layout.action_shift else ""
+    skip = f"without `{layout.skip}`" if layout.skip else ""
+    return ", ".join(filter(None, (rules, shift, skip))) or "o_t, a_t"
+
+
+def _place(place: dict[str, object]) -> str:
+    names = {"file": "JSON file", "path_pattern": "path"}
+    kind = next(iter(place))
+    if kind == "path_pattern":
+        return "path"
+    key = f", {place['key']}" if place.get("key") else ""
+    return f"{names.get(kind, kind)} `{place[kind]}{key}`"
+
+
+def _marks(preset: Preset) -> str:
+    marks = "; ".join(claim(test) for test in preset.evidence).replace("|", "\\|")
+    return f"| {preset.name} | {marks} | {', '.join(preset.special_case_of)} |\n"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(page(), encoding="utf-8")

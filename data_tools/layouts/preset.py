@@ -1,0 +1,97 @@
+"""Preset: a layout that a project writes, how to recognize it, and what its numbers mean.
+
+One YAML file a layout lies in `presets/`. It is data: a new kind of file needs a new YAML file, and
+code only where nobody keeps things in that way yet.
+"""
+
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field
+
+from data_tools.conventions import ActionReference, CameraSpec, Declaration, GripperSpec
+from data_tools.layouts.evidence import Test
+from data_tools.layouts.layout import Layout
+
+
+class CameraTemplate(Declaration):
+    """What a layout says about cameras whose size the file tells."""
+
+    color_order: Literal["rgb", "bgr"] = Field("rgb", description="Order of the channels stored.")
+    orientation: Literal["upright", "flipped_vertical", "rotated_180", "unknown"] = Field(
+        "upright", description="How the stored image relates to the scene."
+    )
+    source: str = Field("unknown", description="What makes the pixels.")
+
+    def filled(self, name: str, height: int, width: int) -> dict[str, object]:
+        """The declaration of a camera of this size."""
+        return CameraSpec(name=name, height=height, width=width, **self.model_dump()).model_dump()
+
+
+class ActionTemplate(Declaration):
+    """What a layout says about actions of a certain width; one value stands for all columns."""
+
+    names: tuple[str, ...] = Field((), description="Names of the columns; any width when empty.")
+    units: str | tuple[str, ...] = Field("unknown", description="Units of the columns.")
+    references: ActionReference | tuple[ActionReference, ...] = Field(
+        "unknown", description="What each column is relative to."
+    )
+    low: float | tuple[float, ...] = Field(float("-inf"), description="Smallest legal values.")
+    high: float | tuple[float, ...] = Field(float("inf"), description="Largest legal values.")
+    frame: str = Field("unknown", description="Frame of positions and rotations.")
+    rotation: str = Field("none", description="Form of the rotation columns.")
+    grippers: tuple[GripperSpec, ...] = Field((), description="The gripper columns and signs.")
+
+
+class ConventionsTemplate(Declaration):
+    """What a layout says about its numbers, with the sizes left to the file."""
+
+    control_hz: float | None = Field(None, description="Control steps per second.")
+    camera: CameraTemplate = Field(CameraTemplate(), description="Every camera not named below.")
+    cameras: dict[str, CameraTemplate] = Field({}, description="Cameras that differ, by name.")
+    state_frame: str = Field("unknown", description="Frame of the state's positions.")
+    action: tuple[ActionTemplate, ...] = Field(
+        (), description="One for each width that occurs; the one with as many names is taken."
+    )
+
+
+class Preset(Declaration):
+    """A kind of file that a project writes."""
+
+    name: str = Field(description="Name of the layout: what a sidecar's `layout` says.")
+    title: str = Field(description="One line for the table of layouts.")
+    project: str = Field(description="Where it comes from: repositories or a paper.")
+    evidence: tuple[Test, ...] = Field(min_length=1, description="What must hold, all together.")
+    special_case_of: tuple[str, ...] = Field(
+        (), description="Layouts whose evidence such a file shows, too."
+    )
+    layout: Layout = Field(Layout(), description="Where the parts are.")
+    conventions: ConventionsTemplate = Field(
+        ConventionsTemplate(), description="What the numbers mean."
+    )
+    declare: dict[str, str] = Field(
+        {},
+        description="What no file of this kind tells and a person must: a place of the conventions "
+        "(control_hz, cameras.*.orientation, action.references, ...) to the reason.",
+    )
+    refusal: str = Field(
+        "", description="What to do instead, when such a file holds nothing to train on."
+    )
+
+
+@cache
+def presets() -> dict[str, Preset]:
+    """Every layout we know, by name, in the order of their names."""
+    folder = files(__package__).joinpath("presets")
+    texts = {f.name: f.read_text("utf-8") for f in folder.iterdir() if f.name.endswith(".yaml")}
+    loaded = [_preset(name, yaml.safe_load(texts[name])) for name in sorted(texts)]
+    return {preset.name: preset for preset in loaded}
+
+
+def _preset(file_name: str, content: dict[str, Any]) -> Preset:
+    """One preset; its layout bears its name."""
+    name = file_name.removesuffix(".yaml")
+    layout = {**content.get("layout", {}), "name": name}
+    return Preset.model_validate({**content, "name": name, "layout": layout})

@@ -1,0 +1,200 @@
+"""Sidecars: YAML beside the data that declares, or overrides, what the numbers mean."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from data_tools.conventions import ActionSpec, CameraSpec, Conventions, GripperSpec, StateSpec
+from data_tools.errors import UserError, describe, nearest
+from data_tools.layouts.layout import Layout, Source
+from data_tools.layouts.preset import Preset, presets
+
+SIDECAR_SUFFIX = ".conventions.yaml"
+FOLDER_SIDECAR = "conventions.yaml"
+EVERY_CAMERA = "*"
+
+_KNOWN_KEYS = sorted(
+    {
+        key
+        for model in (Conventions, CameraSpec, StateSpec, ActionSpec, GripperSpec, Layout, Source)
+        for key in model.model_fields
+    }
+    | {"layout"}
+)
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What a person wrote about the data.
+
+    Attributes:
+        path: the YAML file.
+        overrides: keys of the conventions, as far as they are given.
+        preset: the layout that is named; '' when none is.
+        layout: a whole layout, or changes of the preset's; None when neither is given.
+    """
+
+    path: Path
+    overrides: Mapping[str, Any]
+    preset: str
+    layout: Mapping[str, Any] | None
+
+
+def sidecar_of(path: Path) -> Path:
+    """The sidecar of one file."""
+    return path.with_name(path.name + SIDECAR_SUFFIX)
+
+
+def folder_sidecar_of(path: Path, top: Path) -> Path:
+    """The sidecar of the files in a folder: the nearest one from a file's folder up to `top`."""
+    own = path.with_name(FOLDER_SIDECAR)
+    if top not in path.parents:
+        return own
+    folders = [folder for folder in path.parents if folder == top or top in folder.parents]
+    return next((f / FOLDER_SIDECAR for f in folders if (f / FOLDER_SIDECAR).is_file()), own)
+
+
+def read_sidecar(path: Path) -> Sidecar:
+    """A sidecar as written, its keys not yet checked.
+
+    Raises:
+        UserError: it is no YAML or no mapping, or names a layout that we do not know.
+    """
+    content = dict(_content(path, path.read_bytes()))
+    layout = content.pop("layout", None)
+    if isinstance(layout, dict):
+        changes = {key: value for key, value in layout.items() if key != "preset"}
+        return Sidecar(path, content, _known_preset(path, layout.get("preset", "")), changes)
+    if layout is None or isinstance(layout, str):
+        return Sidecar(path, content, _known_preset(path, layout or ""), None)
+    expected = f"one of {sorted(presets())}, or a mapping"
+    raise UserError(describe(f"{path}, layout", repr(layout)[:80], expected, "Correct it."))
+
+
+def layout_of(sidecar: Sidecar, preset: Preset | None) -> Layout:
+    """The layout a sidecar declares: a preset's with its changes, or a whole one.
+
+    Raises:
+        UserError: a key or a value is wrong; every fault is named.
+    """
+    base = preset.layout.model_dump() if preset else {}
+    try:
+        return Layout.model_validate({**base, **(sidecar.layout or {})})
+    except ValidationError as error:
+        raise UserError(validation_faults(f"{sidecar.path}, layout", error)) from error
+
+
+def conventions_from(where: str, content: Mapping[str, Any]) -> Conventions:
+    """Conventions of a mapping in which one value may stand for all columns.
+
+    Raises:
+        UserError: a key or a value is wrong; every fault is named.
+    """
+    try:
+        return Conventions.model_validate(_spread(content))
+    except ValidationError as error:
+        raise UserError(validation_faults(where, error)) from error
+
+
+def merged(template: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The template with the overrides put over it; cameras are matched by name.
+
+    The camera name '*' speaks for every camera of the template, before those that are named.
+    """
+    result = {**template, **overrides}
+    for part in ("state", "action"):
+        ours, theirs = template.get(part), overrides.get(part)
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            result[part] = {**ours, **theirs}
+    if isinstance(overrides.get("cameras"), list):
+        result["cameras"] = _merged_cameras(template.get("cameras", []), overrides["cameras"])
+    return result
+
+
+def is_declared(place: str, overrides: Mapping[str, Any], cameras: list[str]) -> bool:
+    """Whether a sidecar says what belongs at a place: 'control_hz', 'cameras.*.orientation'."""
+    part, _, rest = place.partition(".")
+    if part != "cameras":
+        value = overrides.get(part)
+        return (isinstance(value, dict) and rest in value) if rest else value is not None
+    field = rest.rpartition(".")[2]
+    given = overrides.get("cameras")
+    entries = [c for c in given if isinstance(c, dict)] if isinstance(given, list) else []
+    named = {entry.get("name") for entry in entries if field in entry}
+    return EVERY_CAMERA in named or set(cameras) <= named
+
+
+def validation_faults(where: str, error: ValidationError) -> list[str]:
+    """A sentence for each thing pydantic found wrong, with the nearest key for an unknown one."""
+    faults = []
+    for item in error.errors():
+        place = ".".join(str(part) for part in item["loc"])
+        hint = (
+            nearest(str(item["loc"][-1]), _KNOWN_KEYS) if item["type"] == "extra_forbidden" else ""
+        )
+        message = item["msg"].removeprefix("Value error, ")
+        remedy = f"Correct it; {hint}" if hint else "Correct it."
+        separator = "." if where.endswith("layout") else ", "
+        faults.append(
+            describe(
+                f"{where}{f'{separator}{place}' if place else ''}",
+                repr(item["input"])[:80],
+                message,
+                remedy,
+            )
+        )
+    return faults
+
+
+@lru_cache(maxsize=64)
+def _content(path: Path, text: bytes) -> Mapping[str, Any]:
+    """The mapping in a file, parsed once: one speaks for a folder of thousands."""
+    try:
+        content = yaml.safe_load(text.decode("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        found = f"no readable YAML ({' '.join(str(error).split())})"
+        raise UserError(describe(str(path), found, "a mapping", "Mend the file.")) from error
+    if not isinstance(content, dict):
+        found, remedy = repr(content)[:80], f"Write the keys {sorted(Conventions.model_fields)}."
+        raise UserError(describe(str(path), found, "a mapping", remedy))
+    return content
+
+
+def _known_preset(path: Path, name: object) -> str:
+    known = presets()
+    if name == "" or name in known:
+        return str(name)
+    hint = nearest(str(name), known)
+    remedy = f"Correct the name{f'; {hint}' if hint else '.'}"
+    raise UserError(describe(f"{path}, layout", repr(name), f"one of {sorted(known)}", remedy))
+
+
+def _merged_cameras(template: list[Any], overrides: list[Any]) -> list[Any]:
+    given = {c.get("name"): c for c in overrides if isinstance(c, dict)}
+    if len(given) < len(overrides):
+        return overrides  # not even cameras, or one twice: the checks of Conventions say so
+    every = {k: v for k, v in given.pop(EVERY_CAMERA, {}).items() if k != "name"}
+    ours = [{**camera, **every, **given.pop(camera["name"], {})} for camera in template]
+    return ours + list(given.values())
+
+
+def _spread(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping with single values of columns repeated for each column."""
+    result = dict(content)
+    for part in ("state", "action"):
+        columns = result.get(part)
+        names = columns.get("names") if isinstance(columns, dict) else None
+        if isinstance(columns, dict) and isinstance(names, list | tuple):
+            spread = ("units", "references", "low", "high")
+            result[part] = {
+                key: [value] * len(names)
+                if key in spread and isinstance(value, str | int | float)
+                else value
+                for key, value in columns.items()
+            }
+    return result

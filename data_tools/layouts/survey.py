@@ -1,0 +1,236 @@
+"""Survey: what the first episode of a file shows, so that a layout's patterns become names."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+
+from data_tools.errors import UserError, describe
+from data_tools.files.paths import natural_key
+from data_tools.finding import Finding
+from data_tools.frames.images import JPEG_START, PNG_START, UndecodableFrameError
+from data_tools.frames.videos import UndecodableVideoError, video_length_and_size
+from data_tools.layouts.frames import encoding_of, frame_bytes, frame_size
+from data_tools.layouts.layout import Layout, Source, Video
+from data_tools.layouts.links import find, find_dataset, find_group, has_known_type, member_names
+from data_tools.layouts.texts import video_file
+
+FRAMES = "frames that decode"
+# A robot of a hundred joints with all its readings has fewer; a damaged header claims any number.
+MAX_COLUMNS = 1 << 12
+CAMERA_REMEDY = "Record it again, or name the cameras in a sidecar's layout.images."
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A layout without patterns, and what else the first episode shows.
+
+    Attributes:
+        layout: where things are in this very file.
+        state_names: name of each state column.
+        state_units: unit of each state column.
+        action_names: name of each action column, after the datasets they come from.
+        camera_sizes: camera name -> (height, width).
+        warnings: what looks like a camera and is none.
+    """
+
+    layout: Layout
+    state_names: tuple[str, ...]
+    state_units: tuple[str, ...]
+    action_names: tuple[str, ...]
+    camera_sizes: dict[str, tuple[int, int]]
+    warnings: tuple[Finding, ...]
+
+
+def survey(group: h5py.Group, path: Path, layout: Layout) -> Survey:
+    """What an episode shows of the parts that a layout leaves open.
+
+    A dataset that is missing altogether is left for the walk over all episodes to tell; here it
+    only has no columns.
+
+    Raises:
+        UserError: the frames of a camera that the layout names do not decode, or lie elsewhere.
+    """
+    state = [s for source in layout.state for s in _members(group, layout, source, is_state=True)]
+    actions = [s for s in layout.actions for s in _members(group, layout, s, is_state=False)]
+    # Where nothing fits, the patterns stay: the walk then says that nothing of this name is there.
+    state, actions = state or list(layout.state), actions or list(layout.actions)
+    images: dict[str, str | Video] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    warnings: list[Finding] = []
+    for camera, found, size in _cameras(group, path, layout, warnings):
+        images[camera], sizes[camera] = found, size
+    changes = {"state": tuple(state), "actions": tuple(actions), "images": images}
+    state_paths = [layout.below_observations(source.dataset) for source in state]
+    return Survey(
+        layout=layout.model_copy(update=changes),
+        state_names=tuple(_names(group, layout, state, state_paths)),
+        state_units=tuple(_units(group, layout, state, state_paths)),
+        action_names=tuple(_names(group, layout, actions, [s.dataset for s in actions])),
+        camera_sizes=sizes,
+        warnings=tuple(warnings),
+    )
+
+
+def later_cameras(found: Survey, last: h5py.Group, path: Path, layout: Layout) -> Iterator[Finding]:
+    """A warning for each camera of the last episode that the first, which was surveyed, lacks.
+
+    Args:
+        found: the survey of the first episode.
+        last: the group of the last episode.
+        path: the file.
+        layout: the layout with its patterns.
+    """
+    ignored: list[Finding] = []
+    for camera, _, _ in _cameras(last, path, layout, ignored):
+        if camera not in found.camera_sizes:
+            where = f"{path}:{last.name.strip('/')}/{camera}".replace(":/", ":")
+            yield _not_a_camera(where, "frames, but none in the first episode")
+
+
+def _members(
+    group: h5py.Group, layout: Layout, source: Source, *, is_state: bool
+) -> Iterator[Source]:
+    """A source itself, or the datasets that its pattern stands for; nothing if it may be absent."""
+    key = layout.below_observations(source.dataset) if is_state else source.dataset
+    above, _, last = key.rpartition("/")
+    if last not in ("*", "**"):
+        found = find(group, key, may_leave=layout.allow_external_links)
+        if not source.is_optional or (isinstance(found, h5py.Dataset) and _is_numeric(found)):
+            yield source
+        return
+    folder = find_group(group, above, may_leave=layout.allow_external_links)
+    if folder is not None:
+        for name in sorted(_numeric_datasets(folder, is_deep=last == "**"), key=natural_key):
+            yield source.model_copy(update={"dataset": f"{above}/{name}"})
+
+
+def _numeric_datasets(folder: h5py.Group, *, is_deep: bool) -> list[str]:
+    names: list[str] = []
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if not isinstance(name, str):
+            member_names(item.parent)  # says which name is none
+        # Links are not followed here, and each object is met once: a circle cannot catch us.
+        is_here = is_deep or "/" not in name
+        is_dataset = is_here and isinstance(item, h5py.Dataset) and has_known_type(item)
+        if is_dataset and _is_numeric(item):
+            names.append(name)
+
+    folder.visititems(visit)
+    return names
+
+
+def _is_numeric(dataset: h5py.Dataset) -> bool:
+    is_table = dataset.ndim in (1, 2) and dataset.dtype.kind in "fiu"
+    is_table = is_table and (dataset.ndim == 1 or dataset.shape[1] <= MAX_COLUMNS)
+    return is_table and not _holds_encoded_frames(dataset)
+
+
+def _holds_encoded_frames(dataset: h5py.Dataset) -> bool:
+    """Whether the rows are JPEG or PNG files, which a table of bytes looks like."""
+    if encoding_of(dataset) != "rows" or len(dataset) == 0:
+        return False
+    return frame_bytes(dataset, 0).startswith((JPEG_START, PNG_START))
+
+
+def _width(group: h5py.Group, layout: Layout, source: Source, path: str) -> int:
+    dataset = find_dataset(group, path, may_leave=layout.allow_external_links)
+    if dataset is None:
+        return 0
+    return len(source.columns) or (min(dataset.shape[1], MAX_COLUMNS) if dataset.ndim == 2 else 1)
+
+
+def _names(
+    group: h5py.Group, layout: Layout, sources: list[Source], paths: list[str]
+) -> Iterator[str]:
+    lasts = [path.rpartition("/")[2] for path in paths]
+    for source, path, last in zip(sources, paths, lasts, strict=True):
+        stem = last if lasts.count(last) == 1 else "_".join(path.split("/")[-2:])
+        width = _width(group, layout, source, path)
+        if len(source.names) == width:
+            yield from source.names
+        else:
+            yield from (stem if width == 1 else f"{stem}_{i}" for i in range(width))
+
+
+def _units(
+    group: h5py.Group, layout: Layout, sources: list[Source], paths: list[str]
+) -> Iterator[str]:
+    for source, path in zip(sources, paths, strict=True):
+        width = _width(group, layout, source, path)
+        if len(source.units) == width:
+            yield from source.units
+        else:
+            yield from (source.units if len(source.units) == 1 else ("unknown",)) * width
+
+
+def _cameras(
+    group: h5py.Group, path: Path, layout: Layout, warnings: list[Finding]
+) -> Iterator[tuple[str, str | Video, tuple[int, int]]]:
+    """Every camera there is, with its place and size; a warning for frames that are none."""
+    for name, place in layout.images.items():
+        for camera, key in _image_keys(group, layout, name, place):
+            try:
+                size = _size(group, path, layout, key)
+            except (UndecodableFrameError, UndecodableVideoError) as error:
+                where = f"{path}:{group.name.strip('/')}/{camera}".replace(":/", ":")
+                if name == camera:  # asked for by name, and not just met by a pattern
+                    fault = describe(where, str(error), FRAMES, CAMERA_REMEDY)
+                    raise UserError(fault) from error
+                warnings.append(_not_a_camera(where, str(error)))
+                continue
+            if size is not None:
+                yield camera, key, size
+
+
+def _image_keys(
+    group: h5py.Group, layout: Layout, name: str, place: str | Video
+) -> Iterator[tuple[str, str | Video]]:
+    """The camera names and places that one entry of `images` stands for."""
+    if isinstance(place, Video) or "*" not in place:
+        yield name, place
+        return
+    before, part, after = _split_at_star(layout.below_observations(place))
+    folder = find_group(group, before, may_leave=layout.allow_external_links)
+    pattern = re.compile(re.escape(part).replace(r"\*", "(.+)"))
+    for member in sorted(member_names(folder) if folder else (), key=natural_key):
+        matched = pattern.fullmatch(member)
+        if matched:
+            key = "/".join(filter(None, (before, member, after)))
+            yield name.replace("*", matched[1]), key if "/" in key else f"./{key}"
+
+
+def _split_at_star(path: str) -> tuple[str, str, str]:
+    """The parts of a path before, with and after its star."""
+    parts = path.split("/")
+    star = next(i for i, part in enumerate(parts) if "*" in part)
+    return "/".join(parts[:star]), parts[star], "/".join(parts[star + 1 :])
+
+
+def _size(
+    group: h5py.Group, path: Path, layout: Layout, key: str | Video
+) -> tuple[int, int] | None:
+    """(height, width) of a camera's frames; None when there are none at this place."""
+    if isinstance(key, Video):
+        file = video_file(key, group, path)
+        return None if file is None else video_length_and_size(file)[1]
+    place = layout.below_observations(key)
+    dataset = find_dataset(group, place, may_leave=layout.allow_external_links)
+    encoding = None if dataset is None else encoding_of(dataset)
+    if dataset is None or encoding is None:
+        return None
+    return frame_size(dataset, encoding, layout.raw_sizes)
+
+
+def _not_a_camera(where: str, error: str) -> Finding:
+    return Finding(
+        rule="unreadable_camera",
+        severity="warning",
+        where=where,
+        value=f"{error}, so there is no such camera",
+        threshold=FRAMES,
+        remedy=CAMERA_REMEDY,
+    )

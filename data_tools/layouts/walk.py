@@ -1,0 +1,195 @@
+"""The walk over a file: every episode it holds, and every fault of its structure."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from data_tools.conventions import Conventions
+from data_tools.errors import UserError, describe
+from data_tools.files.paths import natural_key
+from data_tools.finding import Finding
+from data_tools.layouts import native
+from data_tools.layouts.episode_walk import EpisodeWalk
+from data_tools.layouts.layout import Layout
+from data_tools.layouts.links import find_dataset, find_group, member_names
+from data_tools.layouts.records import Scan
+from data_tools.layouts.storage import storage_fault, surplus_bytes
+from data_tools.layouts.texts import attribute
+
+MISSING_REMEDY = "Correct the layout's key, or record it."
+MAX_ROWS = 1 << 31
+
+
+def find_episodes(file: h5py.File, path: Path, layout: Layout, conventions: Conventions) -> Scan:
+    """Every episode of the file, demo_2 before demo_10, and every fault of its structure.
+
+    Reads headers, attributes and the marks of skipped rows and episode ends. An episode with a
+    fault is left out of the records; the caller must refuse the file when there is any.
+
+    Args:
+        file: the open file.
+        path: where it is.
+        layout: where its parts are, without patterns.
+        conventions: what they must look like.
+    """
+    scan = Scan()
+    root, fault = root_of(file, path, layout)
+    if root is None:
+        scan.faults.append(fault)
+        return scan
+    scan.warnings += _surplus(file, path)
+    if layout.episodes == "rows":
+        _walk_rows(root, path, layout, conventions, scan)
+        return scan
+    names = [""] if layout.episodes == "file" else episode_names(root, layout)
+    if not names:
+        scan.faults.append(_no_episodes(path, layout))
+    num_rows = 0
+    for name in names:
+        walk = EpisodeWalk(root[name] if name else root, path, layout, conventions)
+        record = walk.record()
+        scan.faults += walk.faults
+        scan.rules += walk.rules
+        scan.warnings += walk.warnings
+        if record is not None:
+            num_rows += walk.num_action_rows
+            scan.episodes.append(record)
+    if layout.episodes == "groups":
+        scan.warnings += _header_warnings(path, root, names, num_rows, is_whole=not scan.faults)
+    scan.warnings += _slow_chunks(file, path, scan)
+    return scan
+
+
+def root_of(file: h5py.File, path: Path, layout: Layout) -> tuple[h5py.Group | None, str]:
+    """The group that holds the episodes, or the sentence that says it is not there."""
+    root = find_group(file, layout.root or "/", may_leave=layout.allow_external_links)
+    if root is not None:
+        return root, ""
+    found = f"the root names {sorted(member_names(file))}"
+    return None, describe(str(path), found, f"a group {layout.root!r}", MISSING_REMEDY)
+
+
+def end_episodes(file: h5py.File, path: Path, layout: Layout) -> tuple[h5py.Group, h5py.Group]:
+    """The groups of the first and the last episode.
+
+    Raises:
+        UserError: there is none.
+    """
+    root, fault = root_of(file, path, layout)
+    if root is None:
+        raise UserError(fault)
+    if layout.episodes != "groups":
+        return root, root
+    names = episode_names(root, layout)
+    if not names:
+        raise UserError(_no_episodes(path, layout))
+    return root[names[0]], root[names[-1]]
+
+
+def episode_names(root: h5py.Group, layout: Layout) -> list[str]:
+    """Names of the episodes' groups, demo_2 before demo_10."""
+    pattern = re.compile(layout.episode_names or ".*", flags=re.DOTALL)
+    names = (name for name in member_names(root) if pattern.fullmatch(name))
+    is_group = (
+        name
+        for name in names
+        if find_group(root, name, may_leave=layout.allow_external_links) is not None
+    )
+    return sorted(is_group, key=natural_key)
+
+
+def _no_episodes(path: Path, layout: Layout) -> str:
+    found = f"no episodes in the group {layout.root!r}"
+    expected = f"groups like {layout.episode_names or 'demo_0, demo_1, ...'}"
+    return describe(str(path), found, expected, "Record at least one episode.")
+
+
+def _walk_rows(
+    root: h5py.Group, path: Path, layout: Layout, conventions: Conventions, scan: Scan
+) -> None:
+    """Episodes that lie one after the other in the same datasets."""
+    walk = EpisodeWalk(root, path, layout, conventions)
+    whole = walk.record()
+    scan.faults += walk.faults
+    scan.warnings += walk.warnings
+    if whole is None:
+        return
+    ends = _ends(root, path, layout, whole.num_steps, scan)
+    start = 0
+    for end in ends:
+        scan.episodes.append(walk.rows(whole, start, end))
+        start = end
+    if start == 0 and not scan.faults:
+        found = f"no true value in {list(layout.ends)}"
+        remedy = "Declare which dataset marks the ends in layout.ends."
+        scan.faults.append(describe(str(path), found, "one at each episode's last row", remedy))
+    elif start < whole.num_steps:
+        rest = whole.num_steps - start
+        scan.rules["rows after the last marked end are left out"] += rest
+
+
+def _ends(root: h5py.Group, path: Path, layout: Layout, num_rows: int, scan: Scan) -> list[int]:
+    """The row after each episode's last one."""
+    is_end = np.zeros(num_rows, dtype=bool)
+    found = [name for name in layout.ends if find_dataset(root, name) is not None]
+    lacking_marks = sorted({*layout.ends} - {*found})
+    if found and lacking_marks:
+        threshold, remedy = f"the marks {list(layout.ends)}", "Look at the episodes' lengths."
+        value = f"only {found}"
+        scan.warnings.append(_warning("missing_ends", str(path), value, threshold, remedy))
+    for name in found:
+        dataset = root[name]
+        found_ = f"{dataset.dtype}{list(dataset.shape or ())}"
+        is_marks = dataset.shape == (num_rows,) and dataset.dtype.kind in "bfiu"
+        lacking = storage_fault(dataset) if is_marks else "no marks of rows"
+        if lacking:
+            where, remedy = f"{path}:{name}", "Record it again or trim it."
+            scan.faults.append(describe(where, f"{found_}, {lacking}", f"{num_rows} rows", remedy))
+            continue
+        is_end |= np.asarray(dataset[()]).astype(bool)
+    return [int(row) + 1 for row in np.flatnonzero(is_end)]
+
+
+def _header_warnings(
+    path: Path, root: h5py.Group, names: list[str], num_rows: int, *, is_whole: bool
+) -> Iterator[Finding]:
+    total = attribute(root, native.TOTAL_ATTRIBUTE)
+    if total is not None and is_whole and np.any(total != num_rows):
+        value = f"total {total} and {num_rows} actions"
+        remedy = "The file was edited or merged; check that nothing is missing."
+        yield _warning("stale_total", str(path), value, "the same number", remedy)
+    numbers = [int(digits[-1]) for name in names if (digits := re.findall(r"\d+", name))]
+    if numbers and numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        value, remedy = f"the episodes {names}"[:80], "Check that no episode was lost."
+        yield _warning("number_gap", str(path), value, "numbers without gaps", remedy)
+
+
+def _slow_chunks(file: h5py.File, path: Path, scan: Scan) -> Iterator[Finding]:
+    for source in scan.episodes[0].images.values() if scan.episodes else ():
+        chunks = None if source.encoding == "video" else file[source.dataset].chunks
+        if chunks is not None and chunks[0] > 1 and len(chunks) > 1:
+            where, value = f"{path}:{source.dataset}", f"chunks of {chunks[0]} frames"
+            remedy = "Random frames are read up to 100 times slower; rewrite the frames as JPEG."
+            yield _warning("slow_chunks", where, value, "one frame a chunk", remedy)
+
+
+def _surplus(file: h5py.File, path: Path) -> Iterator[Finding]:
+    surplus = surplus_bytes(file)
+    if surplus:
+        value, threshold = f"{surplus} bytes more than the file states", "the length it states"
+        remedy = "Copy it again: what was put in between would shift the numbers behind it."
+        yield _warning("surplus_bytes", str(path), value, threshold, remedy)
+
+
+def _warning(rule: str, where: str, value: str, threshold: str, remedy: str) -> Finding:
+    return Finding(
+        rule=rule,
+        severity="warning",
+        where=where,
+        value=value,
+        threshold=threshold,
+        remedy=remedy,
+    )
