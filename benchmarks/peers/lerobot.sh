@@ -21,7 +21,14 @@ pip=("$target/bin/python" -m pip install --quiet --disable-pip-version-check)
     "deepdiff>=7.0.1,<9" "av>=15,<16" "imageio>=2.34,<3" "jsonlines>=4" "pyserial>=3.5" \
     "termcolor>=2.4" "pillow>=10"
 # torchvision's own requirement would replace torch; lerobot's would install everything else
-"${pip[@]}" --no-deps torchvision "lerobot==0.4.4"
+"${pip[@]}" --no-deps torchvision "lerobot==0.4.4" "torchcodec==0.13.*"
+# torchcodec, LeRobot's video decoder, looks for FFmpeg's libraries by their plain names: PyAV has them
+libraries=$(dirname "$("$target/bin/python" -c "import av; print(av.__file__)")")/../av.libs
+for file in "$libraries"/lib{avcodec,avdevice,avfilter,avformat,avutil,swresample,swscale}-*.so.*; do
+    name=$(basename "$file")
+    version=${name#*.so.}
+    ln -sf "$name" "$libraries/${name%%-*}.so.${version%%.*}"
+done
 cd "$(dirname "$0")/.."
 "$target/bin/python" -m peers.lerobot_child --check
 echo "ready: $target"

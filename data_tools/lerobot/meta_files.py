@@ -1,0 +1,100 @@
+"""The index files below `meta`: a row an episode, and the tasks; v2.1 as lines, v3.0 as tables."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+from pydantic import JsonValue
+
+from data_tools.errors import UserError, describe
+from data_tools.lerobot.info import Version
+from data_tools.lerobot.parquet_files import DAMAGE, open_parquet
+
+Row = dict[str, JsonValue]
+
+EPISODES_JSONL: Final = "meta/episodes.jsonl"
+TASKS_JSONL: Final = "meta/tasks.jsonl"
+EPISODES_FOLDER: Final = "meta/episodes"
+TASKS_PARQUET: Final = "meta/tasks.parquet"
+
+
+def episode_rows(folder: Path, version: Version) -> tuple[Path, list[Row]]:
+    """Where the episodes are listed, and a row an episode; UserError when that is broken."""
+    if version == "v2.1":
+        return folder / EPISODES_JSONL, _read_jsonl(folder / EPISODES_JSONL)
+    return folder / EPISODES_FOLDER, list(_read_episodes(folder / EPISODES_FOLDER))
+
+
+def tasks_by_number(folder: Path, version: Version) -> dict[int, str]:
+    """The text of each task; UserError when a number or a text is missing or a number repeated."""
+    path = folder / (TASKS_JSONL if version == "v2.1" else TASKS_PARQUET)
+    tasks: dict[int, str] = {}
+    for row in _read_jsonl(path) if version == "v2.1" else _read_tasks(path):
+        number, text = row.get("task_index"), row.get("task")
+        if type(number) is not int or not isinstance(text, str) or number in tasks:
+            expected = "a new whole number task_index and a text task"
+            raise UserError(describe(str(path), repr(row)[:200], expected, "Mend the file."))
+        tasks[number] = text
+    return tasks
+
+
+def _read_jsonl(path: Path) -> list[Row]:
+    """The mappings of a file with one a line; UserError when it is missing or broken."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines if line.strip()]
+    except FileNotFoundError as error:
+        remedy = "Download or copy the dataset again, with its whole `meta`."
+        raise UserError(describe(str(path), "no such file", "the index", remedy)) from error
+    except (OSError, ValueError, RecursionError) as error:
+        found = f"no readable JSON lines ({type(error).__name__}: {error})"
+        raise UserError(
+            describe(str(path), found, "one mapping a line", "Copy it again.")
+        ) from error
+    if not all(isinstance(row, dict) for row in rows):
+        found, remedy = "a line that is no mapping", "Copy it again."
+        raise UserError(describe(str(path), found, "one mapping a line", remedy))
+    return rows
+
+
+def _read_episodes(folder: Path) -> Iterator[Row]:
+    files = sorted(folder.glob("*/*.parquet"))
+    if not files:
+        found, remedy = "no Parquet file", "Download or copy the dataset again, with its `meta`."
+        raise UserError(describe(str(folder), found, "the index", remedy))
+    for path in files:
+        file = open_parquet(path)
+        # the statistics are most of the file and say nothing about where things are
+        columns = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
+        yield from _read_whole(path, columns).to_pylist()
+
+
+def _read_tasks(path: Path) -> list[Row]:
+    table = _read_whole(path, None)
+    texts = [
+        each.name
+        for each in table.schema
+        if pa.types.is_string(each.type) or pa.types.is_large_string(each.type)
+    ]
+    if table.column_names.count("task_index") != 1 or len(texts) != 1:
+        found, expected = f"the columns {table.column_names}", "task_index and one of texts"
+        raise UserError(describe(str(path), found, expected, "Download it again."))
+    # pandas keeps the text as the index of the rows, under a name of its own
+    return [
+        {"task_index": number, "task": text}
+        for number, text in zip(
+            table["task_index"].to_pylist(), table[texts[0]].to_pylist(), strict=True
+        )
+    ]
+
+
+def _read_whole(path: Path, columns: list[str] | None) -> pa.Table:
+    file = open_parquet(path)
+    try:
+        return file.read(columns=columns, use_threads=False)
+    except DAMAGE as error:
+        found = f"a damaged file ({' '.join(str(error).split())[:200]})"
+        remedy = "Copy or download it again."
+        raise UserError(describe(str(path), found, "a whole Parquet file", remedy)) from error
