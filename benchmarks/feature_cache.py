@@ -28,6 +28,7 @@ from policy_ft.config.model import (
     SiglipVisionConfig,
 )
 from policy_ft.config.run import RunConfig
+from policy_ft.data import opening
 from policy_ft.data.fitting import fit_transforms
 from policy_ft.models.build import build_model
 from policy_ft.policy import Policy
@@ -117,7 +118,7 @@ def measure(name: str, frozen: str, cache_gb: float, options: argparse.Namespace
         "validation.num_windows": 8,
     }
     config = load_config(RECIPE, [f"{key}={value}" for key, value in settings.items()])
-    episodes = assemble.open_or_collect(config.data)
+    episodes = opening.open_or_collect(config.data)
     policy, clock = policies(config, episodes, name), CpuClock()
     rows = loop.train(config, policy, episodes, hooks=[clock]).metrics
     steps = [row for row in rows if row["kind"] == "train"]

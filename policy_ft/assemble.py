@@ -1,25 +1,22 @@
 """Settings become things here and nowhere else: policy, data, environment, and then a run."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from data_tools.conventions import Conventions
 from data_tools.doctor import validate
 from data_tools.episode import Dataset
-from data_tools.reader import open_dataset
-from eval_envs.collect import collect
 from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import UNUSED_HASH
 from policy_ft.checkpoints.parts import load_language, load_tower
 from policy_ft.checkpoints.published.record import Fit
-from policy_ft.config.data import CollectConfig, DataConfig
 from policy_ft.config.policy import NewPolicy, PretrainedPolicy, TrainedTokenizer
 from policy_ft.config.run import RunConfig
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.data.fitting import fit_transforms
-from policy_ft.data.split import split_episodes
+from policy_ft.data.opening import aligned, is_to_be_collected, open_data, open_or_collect
+from policy_ft.data.sources import sources_of, statistics_basis, training_indices
 from policy_ft.errors import UserError, describe
 from policy_ft.models.backbones.timm_tower import TimmTower
 from policy_ft.models.build import build_model
@@ -47,7 +44,6 @@ from policy_ft.training.ownership import require_writable
 from policy_ft.training.state import starting_point
 from policy_ft.transforms import ModelShape, Transforms, prompt_text
 
-EPISODES_A_WORKER = 50
 PARENT_KEYS = (
     "weights_sha256",
     "command",
@@ -76,7 +72,7 @@ def train(
     Args:
         config: the run's settings.
         policy: trained in place, instead of config.policy.
-        episodes: demonstrations, instead of config.data.path.
+        episodes: demonstrations, instead of those that config.data names.
         env: Gymnasium id for the rollouts, instead of config.evaluation.env.
         resume: go on from the newest complete checkpoint in config.output_dir.
         hooks: plugs that act after each step and whose state lies in every checkpoint.
@@ -91,7 +87,7 @@ def train(
     checkpoint = starting_point(Path(config.output_dir) / "checkpoints", resume=resume)
     if episodes is None:
         with accelerator.main_process_first():
-            episodes = open_or_collect(config.data)
+            episodes = open_or_collect(config.data, config.seed)
     require_sound_numbers(episodes)
     if policy is not None:
         policy = _descended(policy)
@@ -102,6 +98,7 @@ def train(
         require_loaded(config, policy)
     if command:
         policy = replace(policy, provenance={**policy.provenance, "command": command})
+    episodes = _mapped(config, episodes, policy)
     require_fitting_data(config, policy, episodes)
     require_rollouts(config, policy)
     return loop.train(config, policy, episodes, resume=resume, hooks=hooks)
@@ -129,9 +126,11 @@ def check(
     faults.of(lambda: starting_point(checkpoints, resume=resume))
     if config.training.tensorboard:
         faults.of(require_tensorboard)
-    episodes = None if _is_to_be_collected(config.data) else faults.of(lambda: _open(config.data))
+    episodes = None
+    if not is_to_be_collected(config.data):
+        episodes = faults.of(lambda: open_data(config.data, config.seed))
     if episodes is not None:
-        faults.extend(str(finding) for finding in validate(episodes) if finding.severity == "error")
+        faults.extend(_findings(episodes))
     if isinstance(config.policy, PretrainedPolicy):
         pretrained = config.policy
         faults.of(lambda: require_parts(pretrained))
@@ -144,7 +143,9 @@ def check(
         faults.of(lambda: require_speed_settings(config, policy))
         faults.of(lambda: require_rollouts(config, policy))
         if episodes is not None:
-            faults.of(lambda: require_fitting_data(config, policy, episodes))
+            faults.of(
+                lambda: require_fitting_data(config, policy, _mapped(config, episodes, policy))
+            )
     return faults.listed
 
 
@@ -161,31 +162,6 @@ def _tell_of(
         tell(f"  note: {remark}")
 
 
-def open_or_collect(config: DataConfig) -> Dataset:
-    """The demonstrations of config.path, recorded first where they are missing and may be."""
-    if config.collect != "off" and _is_to_be_collected(config):
-        _collect(Path(config.path[0]), config.collect)
-    return _open(config)
-
-
-def _require_as_collected(config: DataConfig, episodes: Dataset) -> None:
-    """UserError when the file that is there is not what config.collect would record."""
-    if config.collect == "off":
-        return
-    wanted = config.collect.task.split("+")
-    found = {str(episodes[index].attributes.get("family", "")) for index in range(len(episodes))}
-    strangers = sorted(found - {*wanted, ""})
-    if strangers or len(episodes) != config.collect.num_episodes:
-        raise UserError(
-            describe(
-                f"data {config.path[0]}",
-                f"{len(episodes)} episodes of {'+'.join(sorted(found))}",
-                f"{config.collect.num_episodes} of {config.collect.task}, as data.collect says",
-                "Name a path that does not exist yet to record them, or set data.collect to off.",
-            )
-        )
-
-
 def build_policy(config: RunConfig, episodes: Dataset) -> Policy:
     """The policy a run starts from: random weights, or a checkpoint's.
 
@@ -194,22 +170,44 @@ def build_policy(config: RunConfig, episodes: Dataset) -> Policy:
     Raises:
         UserError: the checkpoint, the data and the settings do not fit one another.
     """
-    kept, _ = split_episodes(episodes, config.data.validation_fraction, config.seed)
     if isinstance(config.policy, NewPolicy):
-        return _new_policy(config.policy, episodes, kept, config.seed)
+        return _new_policy(config, config.policy, aligned(episodes))
     if config.policy.statistics == "checkpoint":
         policy = _pretrained_policy(config.policy)
         has_embodiment = config.policy.embodiment != "checkpoint"
         return _with_camera_sizes(policy, episodes.conventions) if has_embodiment else policy
 
-    pretrained = config.policy
     require_embodiment(config, episodes)  # before gigabytes of weights are read
+    pretrained, basis = config.policy, statistics_basis(aligned(episodes))
+    kept = _kept(config, basis)
 
     def fit(settings: TransformsConfig, shape: ModelShape, tokenizer_json: str) -> Transforms:
-        require_named_robot(pretrained, settings, episodes)
-        return fit_transforms(settings, episodes, kept, shape=shape, tokenizer_json=tokenizer_json)
+        require_named_robot(pretrained, settings, basis)
+        return fit_transforms(settings, basis, kept, shape=shape, tokenizer_json=tokenizer_json)
 
     return _pretrained_policy(pretrained, fit)
+
+
+def _kept(config: RunConfig, episodes: Dataset) -> tuple[int, ...]:
+    """Indices of the training episodes."""
+    return training_indices(episodes, config.data.validation_fraction, config.seed)
+
+
+def _mapped(config: RunConfig, episodes: Dataset, policy: Policy) -> Dataset:
+    """The data as the policy declares them, where they are a mixture."""
+    is_checkpoints = (
+        isinstance(config.policy, PretrainedPolicy) and config.policy.statistics == "checkpoint"
+    )
+    return aligned(episodes, policy.conventions if is_checkpoints else None)
+
+
+def _findings(episodes: Dataset) -> Iterator[str]:
+    """The errors that the checks of `robot-data validate` find, by source."""
+    for source in sources_of(episodes):
+        place = f"{source.where}: " if source.name else ""
+        for finding in validate(source.episodes):
+            if finding.severity == "error":
+                yield f"{place}{finding}"
 
 
 def _pretrained_policy(config: PretrainedPolicy, fit: Fit | None = None) -> Policy:
@@ -259,17 +257,18 @@ def _descended(policy: Policy, **origin: str) -> Policy:
     return replace(policy, provenance={**kept, "parent": parent})
 
 
-def _new_policy(config: NewPolicy, episodes: Dataset, kept: Sequence[int], seed: int) -> Policy:
-    tokenizer_json = _tokenizer_json(config, [episodes[index].instruction for index in kept])
+def _new_policy(config: RunConfig, new: NewPolicy, episodes: Dataset) -> Policy:
+    said = [episodes[index].instruction for index in _kept(config, episodes)]
+    basis = statistics_basis(episodes)
     transforms = fit_transforms(
-        config.transforms,
-        episodes,
-        kept,
-        shape=ModelShape.of(config.model),
-        tokenizer_json=tokenizer_json,
+        new.transforms,
+        basis,
+        _kept(config, basis),
+        shape=ModelShape.of(new.model),
+        tokenizer_json=_tokenizer_json(new, said),
     )
-    model = build_model(config.model, seed=seed)
-    return Policy(model, transforms, config.model, _load_parts(config, model))
+    model = build_model(new.model, seed=config.seed)
+    return Policy(model, transforms, new.model, _load_parts(new, model))
 
 
 def _load_parts(config: NewPolicy, model: VLAModel) -> LoadReport:
@@ -299,29 +298,6 @@ def _policy_to_check(config: RunConfig, episodes: Dataset | None) -> Policy | No
     if isinstance(config.policy, PretrainedPolicy) and config.policy.statistics == "checkpoint":
         return _pretrained_policy(config.policy)
     return None
-
-
-def _open(config: DataConfig) -> Dataset:
-    episodes = open_dataset(list(config.path))
-    _require_as_collected(config, episodes)
-    return episodes
-
-
-def _is_to_be_collected(config: DataConfig) -> bool:
-    return config.collect != "off" and not Path(config.path[0]).exists()
-
-
-def _collect(path: Path, config: CollectConfig) -> None:
-    collect(
-        path,
-        task=config.task,
-        num_episodes=config.num_episodes,
-        seed=config.seed,
-        noise=config.noise,
-        env_id=config.env,
-        env_args=config.env_args,
-        workers=min(os.cpu_count() or 1, -(-config.num_episodes // EPISODES_A_WORKER)),
-    )
 
 
 def _with_env(config: RunConfig, env: str) -> RunConfig:

@@ -1,18 +1,19 @@
 """What would stop or spoil a run later, refused before its first step, by `train` and `check`."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
 from data_tools.conventions import Conventions, compare
 from data_tools.doctor import number_errors
 from data_tools.episode import Dataset
+from data_tools.mapping.mapping import ConventionsMapping, without_cameras
 from eval_envs.making import make_env
 from policy_ft.checkpoints.load import locate, read_published, read_tokenizer
 from policy_ft.config.policy import NewPolicy, PretrainedPolicy
 from policy_ft.config.run import EvaluationConfig, RunConfig
 from policy_ft.config.transforms import TransformsConfig
-from policy_ft.data.windows import WindowDataset
+from policy_ft.data.sources import Source, sources_of
 from policy_ft.embodiments import PRESETS, Embodiment, load_embodiment
 from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.evaluation.rollout import require_agreement
@@ -51,7 +52,11 @@ class Faults:
 
 def require_sound_numbers(episodes: Dataset) -> None:
     """UserError for every number that is not finite or lies beyond its declared range."""
-    raise_faults(str(finding) for finding in number_errors(episodes))
+    raise_faults(
+        f"{source.where}: {finding}" if source.name else str(finding)
+        for source in sources_of(episodes)
+        for finding in number_errors(source.episodes)
+    )
 
 
 def require_fitting_data(config: RunConfig, policy: Policy, episodes: Dataset) -> None:
@@ -60,14 +65,33 @@ def require_fitting_data(config: RunConfig, policy: Policy, episodes: Dataset) -
     An embodiment that the settings name is compared too: transforms fitted to the data follow the
     data, whatever robot it comes from.
     """
-    mismatches = _mismatches(config, episodes, "the policy", policy.conventions)
+    sources = sources_of(episodes)
+    mismatches = _mismatches(config, sources, "the policy", policy.conventions)
     if mismatches and "unknown" in policy.conventions.action.units:
         raise UserError(_unnamed_robot("columns of which nobody says what they mean", episodes))
-    raise_faults([*mismatches, *_embodiment_mismatches(config, episodes)])
+    robot = _embodiment(config.policy)
+    if robot is not None:
+        name = f"embodiment {named_embodiment(config.policy)}"
+        mismatches += _mismatches(config, sources, name, robot.conventions)
+    raise_faults(mismatches)
+    raise_faults(fault for source in sources for fault in _window_faults(source, policy))
+
+
+def _window_faults(source: Source, policy: Policy) -> list[str]:
+    """What keeps the first window of an instruction's first episode from being encoded.
+
+    Instructions that are too long are one fault: the longest, with the number of other episodes.
+    """
+    used = policy.transforms.config.camera_names
+    if set(used) <= set(source.absent):
+        found, expected = f"null for {list(used)}", "at least one of the policy's cameras"
+        remedy = "Name a camera of this dataset for one of them, or leave the dataset out."
+        return [describe(f"{source.where}.cameras", found, expected, remedy)]
+    episodes, faults = source.episodes, Faults()
     by_instruction: dict[str, list[int]] = {}
     for index in range(len(episodes)):
         by_instruction.setdefault(episodes[index].instruction, []).append(index)
-    faults, longest = Faults(), policy.config.max_prompt_tokens
+    longest = policy.config.max_prompt_tokens
     too_long = [each for each in by_instruction if policy.transforms.prompt_length(each) > longest]
     if too_long:
         worst = max(too_long, key=policy.transforms.prompt_length)
@@ -77,33 +101,36 @@ def require_fitting_data(config: RunConfig, policy: Policy, episodes: Dataset) -
         faults.extend(policy.transforms.prompt_faults(worst, where))
     for instruction, indices in by_instruction.items():
         if instruction not in too_long:
-            window = WindowDataset(episodes, indices[:1], policy.transforms)
+            window = source.windows(indices[:1], policy.transforms)
             faults.of(partial(window.__getitem__, 0))
-    raise_faults(faults.listed)
+    return [f"{source.where}: {each}" if source.name else each for each in faults.listed]
 
 
 def require_embodiment(config: RunConfig, episodes: Dataset) -> None:
-    """UserError for every disagreement of the data and the embodiment that the settings name."""
-    raise_faults(_embodiment_mismatches(config, episodes))
+    """UserError for every disagreement of the data and the embodiment that the settings name.
 
-
-def _embodiment_mismatches(config: RunConfig, episodes: Dataset) -> list[str]:
+    Datasets of a mixture that are mapped are not asked before they are.
+    """
     robot = _embodiment(config.policy)
     if robot is None:
-        return []
+        return
     name = f"embodiment {named_embodiment(config.policy)}"
-    return _mismatches(config, episodes, name, robot.conventions)
+    as_recorded = [each for each in sources_of(episodes) if each.mapping == ConventionsMapping()]
+    raise_faults(_mismatches(config, as_recorded, name, robot.conventions))
 
 
 def _mismatches(
-    config: RunConfig, episodes: Dataset, name: str, conventions: Conventions
+    config: RunConfig, sources: Sequence[Source], name: str, conventions: Conventions
 ) -> list[str]:
-    found_name = f"data {', '.join(config.data.path)}"
-    found = episodes.conventions
     return [
         str(each)
+        for source in sources
         for each in compare(
-            found, conventions, found_name=found_name, expected_name=name, may_leave_open=True
+            source.episodes.conventions,
+            without_cameras(conventions, source.absent),
+            found_name=source.where if source.name else f"data {', '.join(config.data.path)}",
+            expected_name=name,
+            may_leave_open=True,
         )
     ]
 

@@ -24,6 +24,7 @@ from policy_ft.config.data import CollectConfig
 from policy_ft.config.loader import dump_config, load_config
 from policy_ft.config.policy import NewPolicy
 from policy_ft.config.run import RunConfig
+from policy_ft.data import opening
 from policy_ft.errors import UserError, describe, raise_faults, read_json
 from policy_ft.evaluation.plots import loss_curves, success_bars
 from policy_ft.evaluation.report import Report, Table, write_report
@@ -204,7 +205,7 @@ def _claim(output: Path) -> None:
 
 
 def _collect_and_check(config: RunConfig, console: Console) -> Dataset:
-    episodes = assemble.open_or_collect(config.data)
+    episodes = opening.open_or_collect(config.data)
     findings = validate(episodes)
     for finding in findings:
         console.print(str(finding), markup=False)

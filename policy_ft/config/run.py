@@ -263,3 +263,23 @@ class RunConfig(Settings):
                     "more steps."
                 )
         return self
+
+    @model_validator(mode="after")
+    def _says_whose_statistics(self) -> Self:
+        """Nobody can tell which is right: a default would be a guess."""
+        chosen = self.data.mixture_statistics
+        is_from_data = self.policy.kind == "new" or self.policy.statistics == "data"
+        is_needed = bool(self.data.mixture) and is_from_data
+        if is_needed and chosen is None:
+            raise ValueError(
+                "data.mixture_statistics: found none for statistics from several datasets; "
+                "expected shared or own. Say shared where one robot recorded all, own where "
+                "ranges differ."
+            )
+        if not is_needed and chosen is not None:
+            why = "policy.statistics checkpoint" if self.data.mixture else "data.path"
+            raise ValueError(
+                f"data.mixture_statistics: found {chosen!r} with {why}; expected none. Remove it"
+                + (", or set policy.statistics to data." if self.data.mixture else ".")
+            )
+        return self

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.columns import map_columns, map_faults
+from data_tools.conventions import Conventions
 from data_tools.episode import Dataset
+from data_tools.mapping.columns import map_columns, map_faults
 from data_tools.stats import NormalizationStats, exact_stats, side_by_side
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.errors import raise_faults
@@ -40,6 +41,34 @@ def fit_transforms(
         UserError: the parts do not fit one another; all faults at once.
     """
     conventions = restricted(episodes.conventions, config.camera_names, "the data's conventions")
+    return Transforms(
+        config=config,
+        conventions=conventions,
+        shape=shape,
+        statistics=fit_statistics(config, conventions, episodes, indices, shape.action_horizon),
+        tokenizer_json=tokenizer_json,
+    )
+
+
+def fit_statistics(
+    config: TransformsConfig,
+    conventions: Conventions,
+    episodes: Dataset,
+    indices: Sequence[int],
+    action_horizon: int,
+) -> Statistics:
+    """The statistics of these episodes' states and actions, as the model sees them.
+
+    Args:
+        config: column maps and delta actions.
+        conventions: of the policy; the episodes' columns.
+        episodes: all demonstrations.
+        indices: the training split.
+        action_horizon: steps of a chunk.
+
+    Raises:
+        UserError: a column map or a delta action is not of these columns; all faults at once.
+    """
     state_names, action_names = conventions.state.names, conventions.action.names
     raise_faults(
         [
@@ -50,18 +79,12 @@ def fit_transforms(
     chosen = [episodes[index] for index in indices]
     states = [map_columns(each.state(), config.state_maps, state_names) for each in chosen]
     actions = [map_columns(each.actions(), config.action_maps, action_names) for each in chosen]
-    return Transforms(
-        config=config,
-        conventions=conventions,
-        shape=shape,
-        statistics=Statistics(
-            fingerprint=episodes.fingerprint,
-            state=exact_stats(np.concatenate(states)),
-            actions=_action_stats(
-                actions, states, dict(delta_pairs(config, conventions)), shape.action_horizon
-            ),
+    return Statistics(
+        fingerprint=episodes.fingerprint,
+        state=exact_stats(np.concatenate(states)),
+        actions=_action_stats(
+            actions, states, dict(delta_pairs(config, conventions)), action_horizon
         ),
-        tokenizer_json=tokenizer_json,
     )
 
 

@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from policy_ft.data.noise import flow_noise
-from policy_ft.data.shuffle import sample_at
-from policy_ft.data.windows import WindowDataset
+from policy_ft.data.windows import MixedWindows, WindowDataset
 from policy_ft.errors import UserError, describe
 from policy_ft.models.flow import time_from_uniform
 from policy_ft.transforms import stacked
@@ -34,7 +33,7 @@ class BatchLoader:
     6, 7 of step 0.
 
     Args:
-        windows: the samples.
+        windows: the samples, of one source or several.
         seed: of order and noise.
         batch_size: samples of one train step over all ranks and micro-batches.
         num_draws: noise draws per sample, k.
@@ -50,7 +49,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        windows: WindowDataset,
+        windows: WindowDataset | MixedWindows,
         *,
         seed: int,
         batch_size: int,
@@ -133,12 +132,12 @@ class _Positions:
 class _Samples:
     """Turns the positions of a micro-batch into the batch, in a worker or here."""
 
-    windows: WindowDataset
+    windows: WindowDataset | MixedWindows
     seed: int
     num_draws: int
 
     def __getitems__(self, positions: Sequence[int]) -> Batch | UserError:
-        epochs, sample_ids = sample_at(np.asarray(positions), len(self.windows), self.seed)
+        epochs, sample_ids = self.windows.order(self.seed)(np.asarray(positions))
         try:
             samples = [self.windows[sample_id] for sample_id in sample_ids.tolist()]
         except UserError as error:

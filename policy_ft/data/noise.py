@@ -20,6 +20,8 @@ class Purpose(IntEnum):
     SHUFFLE = 1
     SPLIT = 2
     VALIDATION = 3
+    MIXTURE = 4
+    LIMIT = 5
 
 
 def generator(seed: int, purpose: Purpose, epoch: int, sample_id: int = 0) -> np.random.Generator:

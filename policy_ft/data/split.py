@@ -8,7 +8,7 @@ from policy_ft.errors import UserError, describe
 
 
 def split_episodes(
-    episodes: Dataset, validation_fraction: float, seed: int
+    episodes: Dataset, validation_fraction: float, seed: int, where: str = "data.path"
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Indices of the training and of the validation episodes, both ascending.
 
@@ -20,6 +20,7 @@ def split_episodes(
         validation_fraction: share of the episodes that goes to validation, rounded to the nearest
             number.
         seed: two seeds are two splits.
+        where: the setting that names the episodes, for messages.
 
     Raises:
         UserError: fewer than two episodes.
@@ -28,10 +29,10 @@ def split_episodes(
     if count < 2:
         raise UserError(
             describe(
-                "data.path",
+                where,
                 f"{count} episodes",
                 "at least 2, one to train on and one to validate on",
-                "Record more demonstrations, or add a file to data.path.",
+                f"Record more demonstrations, or add a file to {where}.",
             )
         )
     num_validation = min(max(round(count * validation_fraction), 1), count - 1)

@@ -1,48 +1,64 @@
 """Windows: the observation at step t with the actions of steps t to t + h - 1."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from data_tools.episode import Dataset
+from policy_ft.data.shuffle import Order
 from policy_ft.errors import UserError, describe
 from policy_ft.transforms import Transforms
 
 
 class WindowDataset:
-    """Every window of some episodes, encoded; one window for each step.
+    """Every window of some episodes, encoded; one for each step that `Episode.starts` allows.
 
     Picklable when the episodes are. Images are decoded at step t alone.
     Windows are numbered episode by episode: with episodes of 3 and 2 steps, sample 3 is step 0 of
-    the second one. A window that reaches beyond the end of its episode repeats the last action
-    there, and its action_mask is False there.
+    the second one. The actions of a window run on through steps that start none. A window that
+    reaches beyond the end of its episode repeats the last action there, and its action_mask is
+    False there.
 
     Args:
         episodes: all demonstrations.
         indices: the episodes to use, e.g. the training split.
         transforms: encodes each window; its shape decides h.
+        absent: cameras of the transforms that the episodes lack; their slots are masked.
     """
 
-    def __init__(self, episodes: Dataset, indices: Sequence[int], transforms: Transforms) -> None:
+    def __init__(
+        self,
+        episodes: Dataset,
+        indices: Sequence[int],
+        transforms: Transforms,
+        absent: Collection[str] = (),
+    ) -> None:
         self.episodes = episodes
         self.indices = np.asarray(indices, dtype=np.int64)
         self.transforms = transforms
-        lengths = np.array(
-            [episodes[int(index)].num_steps for index in self.indices], dtype=np.int64
-        )
-        if not lengths.sum():
+        self.absent = frozenset(absent)
+        self._cameras = [name for name in transforms.config.camera_names if name not in self.absent]
+        # Place of an episode -> its starts, for those of which not every step is one.
+        self._starts: dict[int, npt.NDArray[np.int64]] = {}
+        self._counts = np.zeros(len(self.indices), dtype=np.int64)
+        for place, index in enumerate(self.indices.tolist()):
+            episode = episodes[index]
+            starts = episode.starts()
+            self._counts[place] = len(starts)
+            if len(starts) != episode.num_steps:
+                self._starts[place] = starts
+        if not self._counts.sum():
             raise UserError(
                 describe(
                     "training data",
-                    f"{len(lengths)} episodes with no step",
-                    "at least one step",
+                    f"{len(self._counts)} episodes with no step to start at",
+                    "at least one",
                     "Record demonstrations, or name other files in data.path.",
                 )
             )
-        self._ends = np.cumsum(lengths)
-        self._lengths = lengths
+        self._ends = np.cumsum(self._counts)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -56,10 +72,16 @@ class WindowDataset:
         """
         place, step = self._place(sample_id)
         episode = self.episodes[int(self.indices[place])]
-        observation = episode.observation(step, self.transforms.config.camera_names)
+        observation = episode.observation(step, self._cameras)
         actions = episode.actions()[step : step + self.transforms.shape.action_horizon]
-        sample = self.transforms.encode(observation, actions, where=f"{episode.name}, step {step}")
+        sample = self.transforms.encode(
+            observation, actions, where=f"{episode.name}, step {step}", absent=self.absent
+        )
         return {**sample, "sample_id": np.array(sample_id, dtype=np.int64)}
+
+    def order(self, seed: int) -> Order:
+        """Which window stands at each position of a run."""
+        return Order((len(self),), (1.0,), seed)
 
     def locate(self, sample_id: int) -> tuple[str, int]:
         """The name of a window's episode and the step of its observation."""
@@ -70,4 +92,50 @@ class WindowDataset:
         if not 0 <= sample_id < len(self):
             raise IndexError(f"sample {sample_id}; there are {len(self)} windows")
         place = int(np.searchsorted(self._ends, sample_id, side="right"))
-        return place, int(sample_id - (self._ends[place] - self._lengths[place]))
+        rank = int(sample_id - (self._ends[place] - self._counts[place]))
+        starts = self._starts.get(place)
+        return place, rank if starts is None else int(starts[rank])
+
+
+class MixedWindows:
+    """The windows of several sources, each encoded its own way, numbered source by source.
+
+    Args:
+        parts: of each source, for one model.
+        shares: of each source in the samples of a run; together 1.
+    """
+
+    def __init__(self, parts: Sequence[WindowDataset], shares: Sequence[float]) -> None:
+        self.parts = tuple(parts)
+        self.transforms = parts[0].transforms
+        self._shares = tuple(shares)
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, sample_id: int) -> dict[str, npt.NDArray[Any]]:
+        """The encoded window, its sample_id counted through all sources.
+
+        Raises:
+            IndexError: no such window.
+            UserError: the recorded values cannot be encoded; names the episode and the step.
+        """
+        part, own_id = self._part(sample_id)
+        return {**part[own_id], "sample_id": np.array(sample_id, dtype=np.int64)}
+
+    def order(self, seed: int) -> Order:
+        """Which window stands at each position of a run; honours the shares."""
+        return Order(tuple(len(part) for part in self.parts), self._shares, seed)
+
+    def locate(self, sample_id: int) -> tuple[str, int]:
+        """The name of a window's episode and the step of its observation."""
+        part, own_id = self._part(sample_id)
+        return part.locate(own_id)
+
+    def _part(self, sample_id: int) -> tuple[WindowDataset, int]:
+        if not 0 <= sample_id < len(self):
+            raise IndexError(f"sample {sample_id}; there are {len(self)} windows")
+        place = int(np.searchsorted(self._ends, sample_id, side="right"))
+        part = self.parts[place]
+        return part, int(sample_id - (self._ends[place] - len(part)))

@@ -1,6 +1,7 @@
 """Which settings of a run may change when it is resumed, and what that does to its best step."""
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from policy_ft.config.run import RunConfig
@@ -10,6 +11,7 @@ from policy_ft.config.run import RunConfig
 HARMLESS = (
     "output_dir",
     "data.path",
+    "data.mixture.*.path",
     "data.collect",
     "data.num_workers",
     "data.prefetch",
@@ -69,7 +71,7 @@ def _differences(before: Mapping[str, Any], now: RunConfig) -> dict[str, tuple[s
 
 
 def _is_among(key: str, names: tuple[str, ...]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)
+    return any(fnmatchcase(key, name) or fnmatchcase(key, f"{name}.*") for name in names)
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, object]:

@@ -18,8 +18,7 @@ from policy_ft.checkpoints.weights import read_weights
 from policy_ft.config.loader import dump_config
 from policy_ft.config.run import RunConfig
 from policy_ft.data.loader import BatchLoader
-from policy_ft.data.split import split_episodes
-from policy_ft.data.windows import WindowDataset
+from policy_ft.data.sources import fingerprints_by_source, sources_of, training_and_validation
 from policy_ft.policy import Policy
 from policy_ft.training import state as states
 from policy_ft.training.features import build_feature_cache
@@ -40,7 +39,7 @@ from policy_ft.training.rollouts import success_in_rollouts
 from policy_ft.training.selection import Best, better
 from policy_ft.training.state import TrainingState
 from policy_ft.training.step import TrainStep, to_device
-from policy_ft.training.validation import Validation
+from policy_ft.training.validation import MixedValidation, Validation
 from policy_ft.tuning.averaging import Ema
 from policy_ft.tuning.groups import GroupPlan, plan_groups
 
@@ -137,7 +136,7 @@ class _Run:
     plan: GroupPlan
     take_step: TrainStep
     loader: BatchLoader
-    validation: Validation
+    validation: MixedValidation
     display: ProgressDisplay
     began: float = 0.0
 
@@ -303,9 +302,11 @@ def _build(
     wrapped = accelerator.prepare(model)
     optimizer = build_optimizer(model, plan, config.optimizer)
     ema = None if config.tuning.ema == "off" else Ema(model, config.tuning.ema.decay)
-    kept, held_out = split_episodes(episodes, config.data.validation_fraction, config.seed)
-    windows = WindowDataset(episodes, kept, policy.transforms)
+    windows, held_out = training_and_validation(
+        episodes, policy.transforms, config.data.validation_fraction, config.seed
+    )
     dtype = autocast_dtype(config.training, accelerator.device)
+    clip_norm = config.optimizer.clip_norm
     return _Run(
         config=config,
         accelerator=accelerator,
@@ -317,17 +318,12 @@ def _build(
             hooks,
             config,
             episodes.fingerprint,
+            fingerprints_by_source(episodes),
             accelerator.num_processes,
         ),
         plan=plan,
         take_step=TrainStep(
-            accelerator,
-            wrapped,
-            optimizer,
-            windows.locate,
-            config.optimizer.clip_norm,
-            dtype,
-            features,
+            accelerator, wrapped, optimizer, windows.locate, clip_norm, dtype, features
         ),
         loader=BatchLoader(
             windows,
@@ -340,8 +336,9 @@ def _build(
             num_workers=config.data.num_workers,
             prefetch=config.data.prefetch,
         ),
-        validation=Validation(
-            WindowDataset(episodes, held_out, policy.transforms), config, accelerator, dtype
+        validation=MixedValidation(
+            {name: Validation(each, config, accelerator, dtype) for name, each in held_out.items()},
+            [source.share for source in sources_of(episodes)],
         ),
         display=ProgressDisplay(
             num_steps=config.training.steps, is_main=accelerator.is_main_process

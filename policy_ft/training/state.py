@@ -19,7 +19,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,8 @@ class TrainingState:
 
     `recent` holds the loss and gradient norm of each step since the last record, for the means in
     the next one. `is_assessed` says whether this step has been validated and rolled out where that
-    was due. `train_s` is the duration of the run so far, in seconds, lost parts left out.
+    was due. `source_fingerprints` are those of a mixture's sources by name. `train_s` is the
+    duration of the run so far, in seconds, lost parts left out.
     """
 
     policy: Policy
@@ -68,6 +69,7 @@ class TrainingState:
     hooks: Sequence[Hook]
     config: RunConfig
     data_fingerprint: str
+    source_fingerprints: Mapping[str, str] = field(default_factory=dict)
     num_processes: int = 1
     train_step: int = 0
     is_assessed: bool = True
@@ -100,13 +102,28 @@ def _provenance(state: TrainingState) -> dict[str, Any]:
         "train_step": state.train_step,
         "train_s": round(state.train_s, 3),
         "seed": state.config.seed,
-        "data": list(state.config.data.path),
+        "data": _data(state),
         "data_fingerprint": state.data_fingerprint,
         "weights": "last" if state.ema is None else f"average, decay {state.ema.decay}",
     }
     if state.config.evaluation != "off":
         provenance["replan_steps"] = state.config.evaluation.replan_steps
     return provenance
+
+
+def _data(state: TrainingState) -> list[str] | dict[str, Any]:
+    """The paths of the one dataset, or of each source its paths, share and fingerprint."""
+    data = state.config.data
+    if not state.source_fingerprints:
+        return list(data.path)
+    return {
+        name: {
+            "path": list(source.path),
+            "share": round(data.shares[name], 6),
+            "fingerprint": state.source_fingerprints[name],
+        }
+        for name, source in data.mixture.items()
+    }
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:
@@ -254,6 +271,7 @@ def _state_json(state: TrainingState) -> str:
         "best": state.best.as_json() if state.best else None,
         "recent": state.recent,
         "data_fingerprint": state.data_fingerprint,
+        "source_fingerprints": dict(state.source_fingerprints),
         "config": state.config.model_dump(mode="json"),
     }
     return json.dumps(saved, indent=1) + "\n"
@@ -278,6 +296,22 @@ def _load_optimizer(
         optimizer.state[parameter][key] = value.to(parameter.device)
 
 
+def _changed_data(
+    state: TrainingState, saved: Mapping[str, Any]
+) -> Iterator[tuple[str, tuple[str, str]]]:
+    """(Key, (found, expected)) of the data as a whole, or of each source of a mixture."""
+    found, expected = state.source_fingerprints, saved.get("source_fingerprints", {})
+    pairs = {
+        f"data.mixture.{name}": (found[name], expected[name])
+        for name in found
+        if name in expected and found[name] != expected[name]
+    } or {"data": (state.data_fingerprint, saved["data_fingerprint"])}
+    for key, fingerprints in pairs.items():
+        if fingerprints[0] != fingerprints[1]:
+            now, then = (f"fingerprint {fingerprint[:12]}" for fingerprint in fingerprints)
+            yield key, (now, then)
+
+
 def _require_same_run(state: TrainingState, saved: Mapping[str, Any], checkpoint: Path) -> None:
     if saved["format"] != FORMAT:
         remedy = "Resume with the version of policy_ft that began the run."
@@ -287,10 +321,7 @@ def _require_same_run(state: TrainingState, saved: Mapping[str, Any], checkpoint
     changed = changed_settings(saved["config"], state.config, has_dropout=has_dropout)
     if has_dropout and saved["num_processes"] != state.num_processes:
         changed["processes"] = str(state.num_processes), str(saved["num_processes"])
-    fingerprints = state.data_fingerprint, saved["data_fingerprint"]
-    if fingerprints[0] != fingerprints[1]:
-        found, expected = (f"fingerprint {fingerprint[:12]}" for fingerprint in fingerprints)
-        changed["data"] = found, expected
+    changed |= dict(_changed_data(state, saved))
     files = (checkpoint / STATE_DIRECTORY).glob("hook_*.safetensors")
     hooks = sorted(path.stem.removeprefix("hook_") for path in files)
     if hooks != sorted(hook.name for hook in state.hooks):

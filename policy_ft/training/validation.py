@@ -1,6 +1,7 @@
 """Validation on held-out episodes over a fixed grid: a number without sampling variance."""
 
 import math
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from policy_ft.config.run import RunConfig
 from policy_ft.data.noise import Purpose, flow_noise
 from policy_ft.data.windows import WindowDataset
-from policy_ft.errors import describe, raise_faults
+from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.policy import Policy
 from policy_ft.training.step import autocast, loss_of_each_sample, to_device
 from policy_ft.transforms import stacked
@@ -143,3 +144,41 @@ class Validation:
         return flow_noise(
             self._seed, 0, sample_id, self._grid.num_noise, chunk, Purpose.VALIDATION
         )[0]
+
+
+class MixedValidation:
+    """The validation of each source, and of all together as they are mixed in training.
+
+    Args:
+        parts: of each source by its name; one alone has the name ''.
+        shares: of each source in the samples, in the same order; together 1.
+    """
+
+    def __init__(self, parts: Mapping[str, Validation], shares: Sequence[float]) -> None:
+        self._parts = parts
+        self._shares = dict(zip(parts, shares, strict=True))
+
+    def run(self, policy: Policy) -> dict[str, float]:
+        """What Validation.run returns, weighted by the shares, and `loss/<source>` for each.
+
+        Raises:
+            UserError: a number is not finite; on every rank alike.
+        """
+        if len(self._parts) == 1:
+            return next(iter(self._parts.values())).run(policy)
+        values = {name: self._run_part(name, policy) for name in self._parts}
+        kinds = next(iter(values.values()))
+        totals = {
+            kind: sum(self._shares[name] * each[kind] for name, each in values.items())
+            for kind in kinds
+        }
+        return totals | {
+            f"{kind}/{name}": each[kind] for kind in kinds for name, each in values.items()
+        }
+
+    def _run_part(self, name: str, policy: Policy) -> dict[str, float]:
+        try:
+            return self._parts[name].run(policy)
+        except UserError as error:
+            faults = [f"data.mixture.{name}, {fault}" for fault in error.faults]
+            raise UserError(faults) from None

@@ -1,15 +1,15 @@
 """What can be wrong with an observation, with actions, or with the parts of a Transforms."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from data_tools.actions import Normalization, ScaleRule, center_and_scale
-from data_tools.columns import map_faults
 from data_tools.conventions import CameraSpec, Conventions
 from data_tools.finite import nonfinite_faults
+from data_tools.mapping.columns import map_faults
 from data_tools.stats import NormalizationStats
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.errors import UserError, describe, nearest
@@ -18,10 +18,24 @@ from policy_ft.transforms.records import ModelShape, Statistics
 Array = npt.NDArray[Any]
 
 
-def image_faults(images: Mapping[str, Array], conventions: Conventions, where: str) -> list[str]:
-    """Cameras that are missing, extra, or not uint8[y, x, 3] of the declared size."""
+def image_faults(
+    images: Mapping[str, Array],
+    conventions: Conventions,
+    where: str,
+    absent: Collection[str] = (),
+) -> list[str]:
+    """Cameras that are missing and not absent, extra, or not uint8[y, x, 3] of the declared size.
+
+    Args:
+        images: camera name -> image.
+        conventions: of the policy.
+        where: how messages call the observation.
+        absent: declared cameras that nobody expects.
+    """
     faults = []
     for camera in conventions.cameras:
+        if camera.name in absent:
+            continue
         if camera.name not in images:
             hint = nearest(camera.name, images)
             remedy = "Send an image of this camera, or train a policy without it"

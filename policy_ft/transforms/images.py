@@ -1,16 +1,14 @@
-"""Resizing of camera images: on uint8 in data workers, or on floats on the device."""
+"""Resizing of camera images on the device, on floats, and their scaling to [-1, 1]."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from data_tools.frames.resizing import fitting_size
 from policy_ft.config.transforms import Resize
 
 
@@ -32,31 +30,6 @@ FLOAT_RESIZES: Final[dict[Resize, FloatResize]] = {
     "torch_bilinear_center_pad": FloatResize(is_centred=True, padding=0.0),
     "torch_bilinear_center_pad_minus_three": FloatResize(is_centred=True, padding=-1.0),
 }
-
-
-def resize_center_pad(
-    image: npt.NDArray[np.uint8], height: int, width: int
-) -> npt.NDArray[np.uint8]:
-    """uint8[height, width, 3]: the whole image at its aspect ratio, centred on black.
-
-    A 100 x 200 image for 64 x 64 becomes 32 x 64, with 16 black rows above and below. PIL's
-    bilinear filter (antialiased) on uint8; sizes and borders round down, as in openpi's
-    `image_tools.py`, so that pretrained weights see the pixels they were trained on.
-
-    Args:
-        image: uint8[y, x, 3].
-        height: rows of the result.
-        width: columns of the result.
-    """
-    rows, columns = image.shape[:2]
-    if (rows, columns) == (height, width):
-        return image
-    new_rows, new_columns = _fitting_size(rows, columns, height, width)
-    resized: Any = Image.fromarray(image).resize((new_columns, new_rows), Image.Resampling.BILINEAR)
-    top, left = (height - new_rows) // 2, (width - new_columns) // 2
-    padded = np.zeros((height, width, 3), dtype=np.uint8)
-    padded[top : top + new_rows, left : left + new_columns] = np.asarray(resized)
-    return padded
 
 
 def to_model_images(cameras: Sequence[Tensor], height: int, width: int, resize: Resize) -> Tensor:
@@ -96,7 +69,7 @@ def resize_float(images: Tensor, height: int, width: int, how: FloatResize) -> T
     rows, columns = images.shape[2:]
     if (rows, columns) == (height, width):
         return images
-    new_rows, new_columns = _fitting_size(rows, columns, height, width)
+    new_rows, new_columns = fitting_size(rows, columns, height, width)
     resized = interpolate(images, (new_rows, new_columns), mode="bilinear", align_corners=False)
     above, before = height - new_rows, width - new_columns
     below, behind = 0, 0
@@ -104,9 +77,3 @@ def resize_float(images: Tensor, height: int, width: int, how: FloatResize) -> T
         below, behind = above - above // 2, before - before // 2
     edges = (before - behind, behind, above - below, below)
     return pad(resized, edges, value=how.padding)
-
-
-def _fitting_size(rows: int, columns: int, height: int, width: int) -> tuple[int, int]:
-    """Largest (rows, columns) of the same aspect ratio within height and width, rounded down."""
-    ratio = max(columns / width, rows / height)
-    return int(rows / ratio), int(columns / ratio)

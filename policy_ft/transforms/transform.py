@@ -5,7 +5,7 @@ that a frame is treated alike wherever it comes from. `encode` is plain numpy fo
 `encode_batch` does the rest on the device.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from data_tools.actions import normalize, to_absolute, to_delta, unnormalize
-from data_tools.columns import map_columns, unmap_columns
 from data_tools.conventions import Conventions
 from data_tools.episode import Observation
+from data_tools.frames.resizing import resize_center_pad
+from data_tools.mapping.columns import map_columns, unmap_columns
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.errors import describe, nearest, raise_faults
 from policy_ft.models.inputs import ModelInput, trimmed_prompt_length
@@ -31,7 +32,7 @@ from policy_ft.transforms.checks import (
     part_faults,
     state_faults,
 )
-from policy_ft.transforms.images import resize_center_pad, to_model_images
+from policy_ft.transforms.images import to_model_images
 from policy_ft.transforms.prompts import (
     instruction_faults,
     longest_prompt,
@@ -99,14 +100,16 @@ class Transforms:
         action_mask: Array | None = None,
         *,
         where: str = "observation",
+        absent: Collection[str] = (),
     ) -> dict[str, Array]:
         """The sample of one observation, and of the actions that followed it.
 
         Args:
-            observation: holds every declared camera and no other.
+            observation: holds every declared camera that is not absent, and no other.
             actions: float[h', A] with 1 <= h' <= h, robot units; the last one is repeated up to h.
             action_mask: bool[h'], False where a step must carry no loss; all True when not given.
             where: how messages call the observation, e.g. "demos.hdf5:data/demo_3, step 17".
+            absent: declared cameras that this robot lacks: zeros, and masked.
 
         Returns:
             image_0 uint8[y, x, 3] and so on, named by the slot, for each slot that a camera fills
@@ -119,7 +122,7 @@ class Transforms:
             UserError: a camera is missing, extra or misshaped, a width is wrong, a number is not
                 finite, or the instruction is too long or holds special tokens; all faults at once.
         """
-        faults = image_faults(observation.images, self.conventions, where)
+        faults = image_faults(observation.images, self.conventions, where, absent)
         faults += state_faults(observation.state, self.conventions, where)
         faults += instruction_faults(self.tokenizer_json, observation.instruction, where)
         if actions is not None:
@@ -129,9 +132,10 @@ class Transforms:
         config, statistics = self.config, self.statistics.state
         state = normalize(mapped, statistics, config.state_normalization, config.scale_rule)
         tokens, prompt_mask = self._encode_prompt(observation.instruction, state, where)
+        present = [slot for slot, name in self._slots.items() if name not in absent]
         sample = {
-            **self._encode_images(observation.images),
-            "image_mask": np.isin(np.arange(self.shape.num_cameras), list(self._slots)),
+            **self._encode_images(observation.images, absent),
+            "image_mask": np.isin(np.arange(self.shape.num_cameras), present),
             "prompt_tokens": tokens,
             "prompt_mask": prompt_mask,
             "state": _padded(state, self.shape.state_dim),
@@ -209,12 +213,22 @@ class Transforms:
         normal = normalize(delta, statistics, config.action_normalization, config.scale_rule)
         return _padded(normal, self.shape.action_dim)
 
-    def _encode_images(self, images: Mapping[str, Array]) -> dict[str, Array]:
+    def _encode_images(
+        self, images: Mapping[str, Array], absent: Collection[str]
+    ) -> dict[str, Array]:
         height, width = self.shape.image_height, self.shape.image_width
-        chosen = {_image_key(slot): images[name] for slot, name in self._slots.items()}
+        chosen = {
+            _image_key(slot): self._black(name) if name in absent else images[name]
+            for slot, name in self._slots.items()
+        }
         if self.config.resize != "pil_bilinear_center_pad":
             return chosen
         return {key: resize_center_pad(image, height, width) for key, image in chosen.items()}
+
+    def _black(self, camera: str) -> Array:
+        """uint8[y, x, 3] in place of a camera that is not there; its slot is masked."""
+        spec = self.conventions.camera(camera)
+        return np.zeros((spec.height, spec.width, 3), dtype=np.uint8)
 
     def _encode_prompt(self, instruction: str, state: Array, where: str) -> tuple[Array, Array]:
         prompt, longest = self.config.prompt, self.shape.max_prompt_tokens

@@ -207,6 +207,71 @@ def run_config(tmp_path: Path) -> MakeConfig:
     return make
 
 
+OLD_MAPPING: dict[str, object] = {
+    "cameras": {"front": "agentview", "wrist": None},
+    "state": {"rename": {"x": "eef_x", "y": "eef_y", "z": "eef_z"}},
+    "action": {"rename": {"x": "eef_x", "y": "eef_y", "gripper": "grip"}},
+}
+"""How another robot's demonstrations become those of `arm_conventions`."""
+
+
+@pytest.fixture
+def write_old(tmp_path: Path) -> Callable[..., Path]:
+    """(Over)writes another robot's demonstrations: one camera, other names, another order."""
+    names = ("grip", "eef_x", "eef_y")
+    conventions = Conventions(
+        cameras=(CameraSpec(name="agentview", height=48, width=64),),
+        state=StateSpec(
+            names=("opening", "eef_x", "eef_y", "eef_z"), units=("m",) * 4, frame="world"
+        ),
+        action=arm_conventions().action.model_copy(
+            update={"names": names, "units": ("1", "m", "m")}
+        ),
+        control_hz=10,
+    )
+
+    def write(num_episodes: int = 6, spread: float = 0.3) -> Path:
+        path, rng = tmp_path / "old.hdf5", np.random.default_rng(8)
+        with EpisodeWriter(path, conventions, overwrite=True) as writer:
+            for index in range(num_episodes):
+                writer.add(
+                    images={"agentview": rng.integers(0, 256, (4, 48, 64, 3), dtype=np.uint8)},
+                    state=rng.normal(0.2, spread, (4, 4)).astype(np.float32),
+                    actions=rng.uniform(-spread, spread, (4, 3)).astype(np.float32),
+                    instruction=("lift the blue cylinder", "push the red block")[index % 3 > 0],
+                    success=True,
+                    attributes={},
+                )
+        return path
+
+    return write
+
+
+@pytest.fixture
+def old(write_old: Callable[..., Path]) -> Path:
+    """Six demonstrations of another robot, four of them of one task."""
+    return write_old()
+
+
+@pytest.fixture
+def mixed(run_config: MakeConfig, tmp_path: Path, old: Path) -> MakeConfig:
+    """Settings of a run on four new and six old demonstrations; every fourth sample is old."""
+
+    def make(
+        old_changes: dict[str, object] | None = None,
+        data: dict[str, object] | None = None,
+        **changes: dict[str, object] | int | str,
+    ) -> RunConfig:
+        mixture = {
+            "new": {"path": str(tmp_path / "demos.hdf5"), "weight": 3},
+            "old": {"path": str(old), "weight": 1, **OLD_MAPPING, **(old_changes or {})},
+        }
+        block = {"path": [], "mixture": mixture, "mixture_statistics": "shared", **(data or {})}
+        return run_config(data=block, **changes)
+
+    return make
+
+
 @dataclass(frozen=True)
 class Golden:
     """A small published policy with random weights, and what its own code computes with them."""

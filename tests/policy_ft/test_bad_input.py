@@ -206,7 +206,9 @@ def test_one_episode_cannot_be_split(record):
 
 
 def test_no_episodes_give_no_windows(fitted, episodes):
-    with pytest.raises(UserError, match=r"0 episodes with no step.*Record demonstrations"):
+    with pytest.raises(
+        UserError, match=r"0 episodes with no step to start at.*Record demonstrations"
+    ):
         WindowDataset(episodes, (), fitted())
 
 

@@ -151,8 +151,8 @@ BAD_OVERRIDES = {
     ),
     "no block": ("evaluation=null", ("found null (no value); expected 'off'. Set evaluation to",)),
     "no value for what has no default": (
-        "data.path=null",
-        ("expected a list, e.g. [one, two]. Set data.path to such a value.",),
+        "training.steps=null",
+        ("expected a valid integer. Set training.steps to such a value.",),
     ),
     "wrong type": ("training.steps=many", ("--set training.steps: found 'many'", "integer")),
 }

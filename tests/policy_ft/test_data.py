@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from data_tools.actions import to_delta
+from data_tools.kept import KeptDataset
 from data_tools.stats import exact_stats
 from policy_ft.data.loader import BatchLoader
 from policy_ft.data.noise import Purpose, flow_noise, generator
@@ -88,6 +89,29 @@ def test_a_window_decodes_the_images_of_its_first_step_only(fitted, episodes, mo
     assert sorted(decoded) == [("front", 3), ("wrist", 3)]
 
 
+def test_windows_start_where_the_episodes_allow_and_their_actions_run_on(fitted, episodes):
+    """5, 3, 9 and 4 steps, of which none, all, three and one start a window."""
+    starts = [[], [0, 1, 2], [0, 4, 7], [3]]
+    kept = KeptDataset(episodes, [np.array(steps, dtype=np.int64) for steps in starts])
+    windows = WindowDataset(kept, (0, 1, 2), fitted(action_normalization="identity"))
+    assert [windows.locate(sample_id) for sample_id in range(len(windows))] == [
+        *((episodes[1].name, step) for step in (0, 1, 2)),
+        *((episodes[2].name, step) for step in (0, 4, 7)),
+        (episodes[3].name, 3),
+    ]
+    actions = episodes[2].actions()
+    np.testing.assert_array_equal(windows[4]["actions"][:, :3], actions[4:8])
+    assert windows[4]["action_mask"].all()  # steps 5 and 6 are no starts
+    assert windows[5]["action_mask"].tolist() == [True, True, False, False]
+    np.testing.assert_array_equal(windows[5]["image_0"], episodes[2].image("front", 7))
+
+
+def test_episodes_without_a_start_are_no_training_data(fitted, episodes):
+    nothing = KeptDataset(episodes, [np.zeros(0, dtype=np.int64)] * 4)
+    with pytest.raises(UserError, match="no step to start at"):
+        WindowDataset(nothing, (), fitted())
+
+
 def test_each_epoch_is_another_permutation_of_all_samples():
     epochs, ids = sample_at(np.arange(30), num_samples=10, seed=1)
     assert epochs.tolist() == [0] * 10 + [1] * 10 + [2] * 10
@@ -101,6 +125,15 @@ def test_the_order_at_a_position_does_not_depend_on_what_else_is_asked():
     for start in (0, 8, 9, 50):
         _, part = sample_at(np.arange(start, start + 7), num_samples=9, seed=3)
         assert part.tolist() == whole[start : start + 7].tolist()
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 1000, 70_000])
+def test_the_order_is_that_of_numpys_permutation_of_64_bit_numbers(num_samples):
+    """Runs begun with an earlier version go on in the same order."""
+    _, ids = sample_at(np.arange(num_samples), num_samples, seed=5)
+    order = generator(5, Purpose.SHUFFLE, 0).permutation(num_samples)
+    np.testing.assert_array_equal(ids, order)
+    assert ids.dtype == np.int64
 
 
 def test_two_seeds_are_two_orders():

@@ -14,6 +14,7 @@ from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import save_policy
 from policy_ft.cli import app
 from policy_ft.config.data import CollectConfig
+from policy_ft.data import opening
 from policy_ft.errors import UserError
 from policy_ft.training.ownership import require_writable, sole_owner
 
@@ -96,7 +97,7 @@ def test_a_file_that_is_not_what_collect_would_record_is_refused(run_config):
     collect = CollectConfig(task="pick", num_episodes=len(episodes) + 1)
     data = config.data.model_copy(update={"collect": collect})
     with pytest.raises(UserError, match=r"4 episodes.*expected 5 of pick.*set data.collect to off"):
-        assemble.open_or_collect(data)
+        opening.open_or_collect(data)
 
 
 def test_eval_overwrites_nothing_but_json(policy, tmp_path):

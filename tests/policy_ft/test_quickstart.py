@@ -18,6 +18,7 @@ from policy_ft.config.loader import load_config
 from policy_ft.config.model import DecoderConfig, ExpertConfig, ModelConfig, TimmVisionConfig
 from policy_ft.config.policy import NewPolicy, PretrainedPolicy, TrainedTokenizer
 from policy_ft.config.transforms import TransformsConfig
+from policy_ft.data import opening
 from policy_ft.errors import UserError
 from policy_ft.quickstart import QuickstartSettings, quickstart_config, run_quickstart
 
@@ -72,7 +73,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory):
         tokenizer=TrainedTokenizer(train=300),
     )
     source = source.model_copy(update={"policy": untrained})
-    policy = assemble.build_policy(source, assemble.open_or_collect(source.data))
+    policy = assemble.build_policy(source, opening.open_or_collect(source.data))
     save_policy(replace(policy, provenance={"replan_steps": 3}), folder / "base")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quickstart, "BASE", folder / "base")

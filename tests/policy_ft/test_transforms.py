@@ -10,10 +10,10 @@ import torch
 from data_tools.actions import center_and_scale
 from data_tools.conventions import CameraSpec
 from data_tools.episode import Observation
+from data_tools.frames.resizing import resize_center_pad
 from data_tools.stats import exact_stats
 from policy_ft.data.windows import WindowDataset
 from policy_ft.transforms import Statistics, Transforms, prompt_text, stacked
-from policy_ft.transforms.images import resize_center_pad
 
 KINDS = ("identity", "mean_std", "quantiles", "min_max")
 

@@ -1,0 +1,1 @@
+"""One dataset as another declares its cameras and columns."""

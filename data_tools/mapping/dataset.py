@@ -1,0 +1,133 @@
+"""MappedDataset: a dataset as another declares its cameras and columns; a view, no copy."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from data_tools.conventions import Conventions
+from data_tools.episode import Dataset, Episode, Inspected, Observation, StoredFrames
+from data_tools.frames.resizing import resize_center_pad
+from data_tools.mapping.columns import map_columns
+from data_tools.mapping.conventions import Columns, Mapped, mapped
+from data_tools.mapping.mapping import ConventionsMapping
+
+
+class MappedDataset:
+    """A `Dataset` whose cameras and columns are named, ordered, sized and signed as the target's.
+
+    Its fingerprint is of the data and the mapping.
+
+    Args:
+        dataset: what is mapped.
+        target: the declaration to follow.
+        mapping: what a person says about the two.
+
+    Raises:
+        UserError: as `data_tools.mapping.conventions.mapped`.
+    """
+
+    def __init__(self, dataset: Dataset, target: Conventions, mapping: ConventionsMapping) -> None:
+        self._dataset = dataset
+        self._mapping = mapping
+        self._mapped = mapped(dataset.conventions, target, mapping)
+
+    @property
+    def conventions(self) -> Conventions:
+        """What the mapped episodes deliver; cameras they lack are left out."""
+        return self._mapped.conventions
+
+    @property
+    def inspected(self) -> Inspected:
+        """What was learned about the files when they were opened."""
+        return self._dataset.inspected
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 in hex over the fingerprint of the data and the mapping."""
+        digest = hashlib.sha256(self._dataset.fingerprint.encode())
+        digest.update(self._mapping.model_dump_json().encode())
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> "MappedEpisode":
+        return MappedEpisode(self._dataset[index], self._mapped)
+
+
+class MappedEpisode:
+    """An `Episode` as the target declares it."""
+
+    def __init__(self, episode: Episode, how: Mapped) -> None:
+        self._episode = episode
+        self._how = how
+
+    @property
+    def name(self) -> str:
+        """Where the episode is."""
+        return self._episode.name
+
+    @property
+    def num_steps(self) -> int:
+        """T, the number of actions."""
+        return self._episode.num_steps
+
+    @property
+    def instruction(self) -> str:
+        """The task as a sentence."""
+        return self._episode.instruction
+
+    @property
+    def is_success(self) -> bool | None:
+        """Whether the episode reached its goal; None when nobody recorded it."""
+        return self._episode.is_success
+
+    @property
+    def attributes(self) -> Mapping[str, object]:
+        """Everything else recorded about the episode."""
+        return self._episode.attributes
+
+    def state(self) -> npt.NDArray[np.float32]:
+        """float32[t, s], the state at every step, columns as the target's."""
+        return _mapped_columns(self._episode.state(), self._how.state)
+
+    def actions(self) -> npt.NDArray[np.float32]:
+        """float32[t, a], the action taken at every step, columns as the target's."""
+        return _mapped_columns(self._episode.actions(), self._how.action)
+
+    def times(self) -> npt.NDArray[np.float64] | None:
+        """float64[t], seconds of each step since the first; None where nothing recorded them."""
+        return self._episode.times()
+
+    def starts(self) -> npt.NDArray[np.int64]:
+        """int64[n], the steps at which a training window may start."""
+        return self._episode.starts()
+
+    def image(self, camera: str, step: int) -> npt.NDArray[np.uint8]:
+        """uint8[y, x, 3], RGB, upright, of the target's size: whole, on black; decodes one frame.
+
+        Raises:
+            KeyError: the target has no such camera, or the dataset lacks it.
+        """
+        spec = self._how.conventions.camera(camera)
+        frame = self._episode.image(self._how.cameras[camera], step)
+        return resize_center_pad(frame, spec.height, spec.width)
+
+    def stored_frames(self, camera: str) -> StoredFrames:
+        """How the frames of this camera lie on disk, before they are mapped."""
+        self._how.conventions.camera(camera)
+        return self._episode.stored_frames(self._how.cameras[camera])
+
+    def observation(self, step: int, cameras: Sequence[str]) -> Observation:
+        """The observation just before action `step`, with these cameras only."""
+        images = {camera: self.image(camera, step) for camera in cameras}
+        state = _mapped_columns(self._episode.state()[step], self._how.state)
+        return Observation(images=images, state=state, instruction=self.instruction)
+
+
+def _mapped_columns(values: npt.NDArray[np.float32], columns: Columns) -> npt.NDArray[np.float32]:
+    chosen = values[..., list(columns.places)]
+    return map_columns(chosen, columns.maps, columns.names).astype(np.float32)

@@ -1,0 +1,135 @@
+"""The datasets that a run's settings name: recorded, opened, mapped to what the policy declares."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from data_tools.conventions import Conventions
+from data_tools.episode import Dataset
+from data_tools.mapping.mapping import ConventionsMapping
+from data_tools.reader import open_dataset
+from eval_envs.collect import collect
+from policy_ft.config.data import CollectConfig, DataConfig, SourceConfig
+from policy_ft.data.sources import Mixture, Source, limited
+from policy_ft.errors import UserError, describe, raise_faults
+
+_EPISODES_A_WORKER: Final = 50
+
+
+def open_or_collect(config: DataConfig, seed: int = 0) -> Dataset:
+    """The demonstrations of config.path, recorded first where they are missing and may be.
+
+    Of config.mixture, the sources as they were recorded.
+
+    Args:
+        config: the settings.
+        seed: of the run; chooses episodes where a source limits them.
+    """
+    if config.collect != "off" and is_to_be_collected(config):
+        _collect(Path(config.path[0]), config.collect)
+    return open_data(config, seed)
+
+
+def open_data(config: DataConfig, seed: int) -> Dataset:
+    """The one dataset, or the mixture with every source as it was recorded.
+
+    Args:
+        config: names the paths.
+        seed: of the run; chooses episodes where a task has more than it may.
+
+    Raises:
+        UserError: what `open_dataset` refuses, of all sources at once; or what is there is not what
+            config.collect would record.
+    """
+    episodes = _open(config, seed)
+    _require_as_collected(config, episodes)
+    return episodes
+
+
+def is_to_be_collected(config: DataConfig) -> bool:
+    """Whether the demonstrations are to be recorded first."""
+    return config.collect != "off" and not Path(config.path[0]).exists()
+
+
+def _open(config: DataConfig, seed: int) -> Dataset:
+    if not config.mixture:
+        return _opened(config.path)
+    faults: list[str] = []
+    sources = []
+    for name, each in config.mixture.items():
+        try:
+            episodes = _open_source(each, seed)
+        except UserError as error:
+            faults += [f"data.mixture.{name}: {fault}" for fault in error.faults]
+            continue
+        sources.append(Source(name, episodes, each.mapping, config.shares[name]))
+    raise_faults(faults)
+    return Mixture(sources, config.mixture_statistics, config.policy_statistics_of)
+
+
+def _require_as_collected(config: DataConfig, episodes: Dataset) -> None:
+    """UserError when the file that is there is not what config.collect would record."""
+    if config.collect == "off":
+        return
+    wanted = config.collect.task.split("+")
+    found = {str(episodes[index].attributes.get("family", "")) for index in range(len(episodes))}
+    strangers = sorted(found - {*wanted, ""})
+    if strangers or len(episodes) != config.collect.num_episodes:
+        raise UserError(
+            describe(
+                f"data {config.path[0]}",
+                f"{len(episodes)} episodes of {'+'.join(sorted(found))}",
+                f"{config.collect.num_episodes} of {config.collect.task}, as data.collect says",
+                "Name a path that does not exist yet to record them, or set data.collect to off.",
+            )
+        )
+
+
+def _collect(path: Path, config: CollectConfig) -> None:
+    collect(
+        path,
+        task=config.task,
+        num_episodes=config.num_episodes,
+        seed=config.seed,
+        noise=config.noise,
+        env_id=config.env,
+        env_args=config.env_args,
+        workers=min(os.cpu_count() or 1, -(-config.num_episodes // _EPISODES_A_WORKER)),
+    )
+
+
+def _open_source(config: SourceConfig, seed: int) -> Dataset:
+    episodes = _opened(config.path)
+    if config.max_episodes_per_task == "all":
+        return episodes
+    return limited(episodes, config.max_episodes_per_task, seed)
+
+
+def _opened(paths: Sequence[str]) -> Dataset:
+    """One dataset of all paths; a LeRobot dataset is one folder and no list."""
+    return open_dataset(paths[0] if len(paths) == 1 else list(paths))
+
+
+def aligned(episodes: Dataset, policys: Conventions | None = None) -> Dataset:
+    """The sources of a mixture, mapped to one declaration; any other dataset as it is.
+
+    Args:
+        episodes: as `open_data` returns them.
+        policys: what a policy declares whose statistics come from a checkpoint; None where they
+            come from data: then all follow the first source, whose own mapping must be empty.
+
+    Raises:
+        UserError: mappings that do not lead there; of all sources at once.
+    """
+    if not isinstance(episodes, Mixture):
+        return episodes
+    if policys is not None:
+        return episodes.mapped_to(policys, "the policy")
+    first = episodes.sources[0]
+    if first.mapping != ConventionsMapping():
+        found = "a mapping (cameras, state or action) of the first dataset"
+        expected = "none: with statistics from data all others follow it"
+        remedy = "Remove it, or put another dataset first."
+        raise UserError(describe(first.where, found, expected, remedy))
+    return episodes.mapped_to(first.episodes.conventions, first.where)
