@@ -4,47 +4,220 @@ The thresholds stand beside their checks, as constants of `data_tools.checks`. T
 purpose: a finding should be worth reading, and a warning may be meant.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from typing import Final
 
-from data_tools.checks.collection import check_columns, check_duplicates, check_successes
-from data_tools.checks.frames import check_frames
-from data_tools.checks.numbers import (
-    check_action_range,
-    check_finite,
-    check_instruction,
-    check_length,
+import numpy as np
+
+from data_tools.checks import (
+    alignment,
+    collection,
+    frames,
+    grippers,
+    instructions,
+    leakage,
+    looks,
+    numbers,
+    rotations,
+    simulated,
+    spreads,
+    timing,
 )
-from data_tools.episode import Dataset
+from data_tools.checks.extents import Extent
+from data_tools.checks.reading import read
+from data_tools.checks.recording import Declared, FloatArray, Recording
+from data_tools.checks.roles import Part
+from data_tools.checks.table import RULES
+from data_tools.episode import Dataset, Episode
+from data_tools.errors import UserError, describe, nearest
 from data_tools.finding import Finding
 
+# Relations between columns are as clear on this many steps as on all: 80 minutes at 40 Hz.
+MAX_SAMPLED_STEPS: Final = 200_000
 
-def validate(dataset: Dataset) -> list[Finding]:
+
+def validate(
+    dataset: Dataset,
+    *,
+    deep: bool = False,
+    ignore: Collection[str] = (),
+    progress: Callable[[int], None] | None = None,
+) -> list[Finding]:
     """Everything suspicious in numbers, sentences and images; empty for a clean dataset.
 
-    Reads every number, and of the images the first, middle and last of each camera and episode.
-    What makes a file unreadable is told by `open_dataset` before this can be asked.
+    Reads every number once, and of the images the first, middle and last of each camera and
+    episode. What makes a file unreadable is told by `open_dataset` before this can be asked; what
+    its reader warns of comes first here.
+
+    Args:
+        dataset: the episodes to look at.
+        deep: whether to decode every image.
+        ignore: names of rules whose findings are meant; those are left out.
+        progress: called with the number of episodes looked at so far.
+
+    Raises:
+        UserError: a name in `ignore` is no rule.
     """
-    findings = [finding for index in range(len(dataset)) for finding in _episode(dataset, index)]
-    findings += [*check_duplicates(dataset), *check_successes(dataset)]
-    if not any(finding.rule == "not_finite" for finding in findings):
-        findings += check_columns(dataset)
-    return findings
+    _require_rules(ignore)
+    examination = _Examination(dataset, deep=deep)
+    for index in range(len(dataset)):
+        examination.look_at(index)
+        if progress is not None:
+            progress(index + 1)
+    findings = [*dataset.inspected.warnings, *examination.findings, *examination.together()]
+    return [finding for finding in findings if finding.rule not in ignore]
 
 
 def number_errors(dataset: Dataset) -> list[Finding]:
     """The errors of `validate` that need no image: cheap enough to look before every training."""
-    return [
-        finding
-        for index in range(len(dataset))
-        for check in (check_finite, check_action_range)
-        for finding in check(dataset[index], dataset.conventions)
-    ]
+    findings: list[Finding] = []
+    declared = Declared.of(dataset.conventions)
+    for index in range(len(dataset)):
+        recording = read(dataset[index], findings.append)
+        if recording is not None:
+            findings += numbers.check_lengths(recording)
+            findings += numbers.check_finite(recording, declared)
+            findings += numbers.check_action_range(recording, declared)
+    return findings
 
 
-def _episode(dataset: Dataset, index: int) -> Iterator[Finding]:
-    episode, conventions = dataset[index], dataset.conventions
-    yield from check_finite(episode, conventions)
-    yield from check_action_range(episode, conventions)
-    yield from check_length(episode, conventions)
-    yield from check_instruction(episode)
-    yield from check_frames(episode, conventions)
+def validate_split(training: Dataset, validation: Dataset) -> list[Finding]:
+    """What validation shares with training: episodes, or children of the same demonstration."""
+    return list(leakage.check_leakage(training, validation))
+
+
+def _require_rules(names: Collection[str]) -> None:
+    faults = []
+    for name in names:
+        if name not in RULES:
+            hint = nearest(name, RULES)
+            remedy = f"Correct the name{f'; {hint}' if hint else '.'}"
+            faults.append(describe("ignore", f"the rule {name!r}", "a rule of validate", remedy))
+    if faults:
+        raise UserError(faults)
+
+
+class _Examination:
+    """Looks at one episode after the other, and keeps of each what is needed of all together."""
+
+    def __init__(self, dataset: Dataset, *, deep: bool) -> None:
+        self.findings: list[Finding] = []
+        self._dataset, self._deep = dataset, deep
+        self._declared = Declared.of(dataset.conventions)
+        self._sampled = _evenly(dataset)
+        self._sample: list[Recording] = []
+        self._episodes: list[Episode] = []
+        self._splits: dict[str, list[Episode]] = {}
+        self._digests: dict[str, bytes] = {}
+        self._finite: list[str] = []
+        self._extents: dict[Part, list[Extent]] = {"state": [], "action": []}
+        self._idle: dict[str, tuple[int, int]] = {}
+        self._starts: list[tuple[str, list[FloatArray]]] = []
+        self._thumbnails: dict[str, dict[str, frames.Frame]] = {}
+        self._colors: dict[str, list[looks.FloatArray]] = {}
+        self._pictures: list[tuple[str, bytes, tuple[bytes, ...]]] = []
+
+    def look_at(self, index: int) -> None:
+        """Everything that one episode shows."""
+        episode = self._dataset[index]
+        self._episodes.append(episode)
+        if leakage.SPLIT_ATTRIBUTE in episode.attributes:
+            split = str(episode.attributes[leakage.SPLIT_ATTRIBUTE])
+            self._splits.setdefault(split, []).append(episode)
+        recording = read(episode, self.findings.append)
+        if recording is None:
+            return
+        faults = [*numbers.check_lengths(recording)]
+        self.findings += faults
+        if not faults:
+            self._look_at_numbers(index, recording)
+            self._look_at_pictures(recording)
+
+    def _look_at_numbers(self, index: int, recording: Recording) -> None:
+        declared, found = self._declared, self.findings
+        self._digests[recording.name] = collection.numbers_digest(recording)
+        faults = [*numbers.check_finite(recording, declared)]
+        found += faults
+        found += numbers.check_action_range(recording, declared)
+        found += timing.check_duration(recording, declared)
+        found += timing.check_times(recording, declared)
+        if faults:
+            return
+        found += numbers.check_motion(recording, declared)
+        found += rotations.check_quaternions(recording, declared)
+        self._finite.append(recording.name)
+        self._extents["state"].append(Extent.of(recording.state))
+        self._extents["action"].append(Extent.of(recording.actions))
+        idle = collection.idle_steps(recording, declared)
+        if idle is not None:
+            self._idle[recording.name] = (idle, recording.num_steps)
+        quaternions = declared.roles.quaternions
+        starts = [rotations.quaternion_values(recording, each)[0] for each in quaternions]
+        self._starts.append((recording.name, starts))
+        if index in self._sampled:
+            self._sample.append(recording)
+
+    def _look_at_pictures(self, recording: Recording) -> None:
+        seen = [
+            frames.look(recording, camera, deep=self._deep, report=self.findings.append)
+            for camera in self._declared.conventions.camera_names
+        ]
+        self.findings += frames.check_pictures(recording, self._declared, seen)
+        ends: list[bytes] = []
+        for pictures in seen:
+            if pictures.first is None:
+                continue
+            small = looks.thumbnail(pictures.first)
+            self._thumbnails.setdefault(pictures.camera, {})[recording.name] = small
+            self._colors.setdefault(pictures.camera, []).append(looks.chroma(pictures.first))
+            middle = len(pictures.digests) // 2
+            ends += [pictures.digests[0], pictures.digests[middle], pictures.digests[-1]]
+        self._pictures.append((recording.name, self._digests[recording.name], tuple(ends)))
+
+    def together(self) -> Iterator[Finding]:
+        """Everything that only all episodes together show."""
+        yield from collection.check_declared(self._declared, self._dataset.inspected.undeclared)
+        yield from self._labels_together()
+        yield from collection.check_duplicates(self._digests)
+        yield from collection.check_idleness(self._idle)
+        yield from leakage.check_declared_splits(self._splits)
+        yield from self._numbers_together()
+        for camera, thumbnails in self._thumbnails.items():
+            yield from looks.check_odd_episodes(camera, thumbnails)
+        means = {camera: np.mean(each, axis=0) for camera, each in self._colors.items()}
+        yield from looks.check_cameras(means)
+        yield from looks.check_same_pictures(self._pictures)
+
+    def _labels_together(self) -> Iterator[Finding]:
+        with_text: dict[str, list[Episode]] = {}
+        for episode in self._episodes:
+            with_text.setdefault(episode.instruction, []).append(episode)
+        yield from instructions.check_instructions(
+            {text: [episode.name for episode in listed] for text, listed in with_text.items()}
+        )
+        yield from collection.check_lengths_together(
+            {
+                text: [(episode.name, episode.num_steps) for episode in listed]
+                for text, listed in with_text.items()
+            }
+        )
+        successes = {episode.name: episode.is_success for episode in self._episodes}
+        yield from collection.check_successes(successes)
+
+    def _numbers_together(self) -> Iterator[Finding]:
+        declared, sample = self._declared, self._sample
+        yield from spreads.check_spreads(declared, self._finite, self._extents)
+        yield from rotations.check_hemispheres(declared, self._starts)
+        if sample:
+            yield from spreads.check_clipping(declared, sample)
+            yield from spreads.check_quantiles(declared, sample)
+            yield from grippers.check_grippers(declared, sample)
+            yield from alignment.check_alignment(declared, sample)
+            yield from simulated.check_simulator_states(sample)
+
+
+def _evenly(dataset: Dataset) -> frozenset[int]:
+    """Indices of episodes, evenly spread, that have MAX_SAMPLED_STEPS together or are all."""
+    lengths = [dataset[index].num_steps for index in range(len(dataset))]
+    share = max(1, int(np.ceil(sum(lengths) / MAX_SAMPLED_STEPS)))
+    return frozenset(range(0, len(lengths), share))

@@ -1,98 +1,199 @@
-"""Checks of one episode's images, on the first, the middle and the last frame of each camera."""
+"""Checks of the pictures: decodable, lit, alive, one view a camera, one colour order."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import combinations
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.conventions import Conventions
-from data_tools.episode import Episode
+from data_tools.checks.recording import Declared, Recording
 from data_tools.errors import UserError
-from data_tools.finding import Finding
+from data_tools.finding import Finding, Rule
+
+Frame = npt.NDArray[np.uint8]
 
 MIN_BRIGHTNESS: Final = 5.0
 MAX_BRIGHTNESS: Final = 250.0
 # A state column that spans less than this over an episode is taken as standing still.
 MIN_MOTION: Final = 1e-3
 FREEZE_S: Final = 1.0
+# A camera at half the control rate shows each picture twice; beyond that it is much too slow.
+MAX_REPEATED: Final = 0.6
 
-Frames = Mapping[int, npt.NDArray[np.uint8]]
+UNDECODABLE_FRAME = Rule(
+    name="undecodable_frame",
+    severity="error",
+    sentence="A frame does not decode, is cut off, or has another size than declared.",
+    threshold="an image of the declared size",
+    remedy="Leave the episode out or record it again.",
+)
+BLACK_FRAME = Rule(
+    name="black_frame",
+    severity="warning",
+    sentence="A frame is black: the camera was covered or off.",
+    threshold=f"a mean brightness of at least {MIN_BRIGHTNESS:g} of 255",
+    remedy="Look at the frame; leave the episode out if the camera saw nothing.",
+)
+WHITE_FRAME = Rule(
+    name="white_frame",
+    severity="warning",
+    sentence="A frame is white: the camera was overexposed.",
+    threshold=f"a mean brightness of at most {MAX_BRIGHTNESS:g} of 255",
+    remedy="Look at the frame; leave the episode out if the camera saw nothing.",
+)
+FROZEN_CAMERA = Rule(
+    name="frozen_camera",
+    severity="warning",
+    sentence="A camera shows one picture while the robot moves.",
+    threshold=f"a change within {FREEZE_S:g} s of motion",
+    remedy="Check the camera's recording.",
+)
+REPEATED_FRAMES = Rule(
+    name="repeated_frames",
+    severity="warning",
+    sentence="Most pictures of a camera are the one before, again (--deep).",
+    threshold=f"at most {MAX_REPEATED:.0%} repeated pictures",
+    remedy="The camera is slower than the control rate: record, or resample, at its rate.",
+)
+DUPLICATED_CAMERA = Rule(
+    name="duplicated_camera",
+    severity="warning",
+    sentence="Two cameras show the same pictures.",
+    threshold="two views",
+    remedy="Check which camera is plugged in where, or drop one.",
+)
+RULES = (
+    *(UNDECODABLE_FRAME, BLACK_FRAME, WHITE_FRAME, FROZEN_CAMERA, REPEATED_FRAMES),
+    DUPLICATED_CAMERA,
+)
 
 
-def check_frames(episode: Episode, conventions: Conventions) -> Iterator[Finding]:
-    """Frames that do not decode, are black or white, or do not change while the robot does."""
-    steps = sorted({0, episode.num_steps // 2, episode.num_steps - 1})
-    rate = conventions.known_control_hz("tell a frozen camera from a short episode")
-    cameras: dict[str, Frames] = {}
-    for camera in conventions.camera_names:
-        frames: dict[int, npt.NDArray[np.uint8]] = {}
-        for step in steps:
-            try:
-                frames[step] = episode.image(camera, step)
-            except UserError as error:
-                yield _undecodable(episode, camera, step, error)
-        cameras[camera] = frames
-        yield from _check_brightness(episode, camera, frames)
-        yield from _check_frozen(episode, camera, frames, rate)
-    yield from _check_duplicates(episode, cameras)
+@dataclass(frozen=True)
+class Pictures:
+    """What is kept of one camera in one episode, in place of the pictures.
+
+    Attributes:
+        camera: its name.
+        steps: the steps that were decoded, in order.
+        digests: a hash of each.
+        brightness: the mean of each, 0 to 255.
+        first: the picture at the first of these steps, uint8[y, x, 3]; None when none decodes.
+        is_complete: whether these are all the episode's steps.
+    """
+
+    camera: str
+    steps: tuple[int, ...]
+    digests: tuple[bytes, ...]
+    brightness: tuple[float, ...]
+    first: Frame | None
+    is_complete: bool
 
 
-def _undecodable(episode: Episode, camera: str, step: int, error: UserError) -> Finding:
-    return Finding(
-        rule="undecodable_frame",
-        severity="error",
-        where=episode.name,
-        step=step,
-        value=f"camera {camera!r}: {error}",
-        threshold="an image of the declared size",
-        remedy="Leave the episode out or record it again.",
-    )
+def look(
+    recording: Recording, camera: str, *, deep: bool, report: Callable[[Finding], None]
+) -> Pictures:
+    """Decodes a camera's pictures, one at a time; those that do not decode are reported.
+
+    Args:
+        recording: of which episode.
+        camera: name of the camera.
+        deep: whether to decode every frame, and not the first, the middle and the last alone.
+        report: takes the findings.
+    """
+    length = recording.num_steps
+    wanted = range(length) if deep else sorted({0, length // 2, length - 1})
+    first: Frame | None = None
+    told: list[tuple[int, bytes, float]] = []
+    for step in wanted:
+        try:
+            frame = recording.episode.image(camera, step)
+        except UserError as error:
+            value = f"camera {camera!r}: {error}"
+            report(UNDECODABLE_FRAME.found(recording.name, value, step=step))
+            continue
+        first = frame if first is None else first
+        told.append((step, frame_digest(frame), float(frame.mean())))
+    steps, digests, brightness = zip(*told, strict=True) if told else ((), (), ())
+    return Pictures(camera, steps, digests, brightness, first, len(told) == length)
 
 
-def _check_brightness(episode: Episode, camera: str, frames: Frames) -> Iterator[Finding]:
-    for step, frame in frames.items():
-        brightness = float(frame.mean())
-        if not MIN_BRIGHTNESS <= brightness <= MAX_BRIGHTNESS:
-            yield Finding(
-                rule="black_frame" if brightness < MIN_BRIGHTNESS else "white_frame",
-                severity="warning",
-                where=episode.name,
-                step=step,
-                value=f"camera {camera!r} with mean brightness {brightness:.1f}",
-                threshold=f"{MIN_BRIGHTNESS:g} to {MAX_BRIGHTNESS:g}",
-                remedy="Look at the frame: the camera was covered, off or overexposed.",
+def frame_digest(frame: Frame) -> bytes:
+    """A hash of the pixels."""
+    return blake2b(frame.tobytes(), digest_size=8).digest()
+
+
+def check_pictures(
+    recording: Recording, declared: Declared, seen: Sequence[Pictures]
+) -> Iterator[Finding]:
+    """Pictures that are black, white, frozen, repeated, or another camera's."""
+    for pictures in seen:
+        yield from _check_brightness(recording, pictures)
+        yield from _check_frozen(recording, declared, pictures)
+        yield from _check_repeated(recording, pictures)
+    for one, other in combinations(seen, 2):
+        shared = set(one.steps) & set(other.steps)
+        if shared and all(_at(one, step) == _at(other, step) for step in shared):
+            value = f"the same pictures from {one.camera!r} and {other.camera!r}"
+            yield DUPLICATED_CAMERA.found(recording.name, value)
+
+
+def _at(pictures: Pictures, step: int) -> bytes:
+    return pictures.digests[pictures.steps.index(step)]
+
+
+def _check_brightness(recording: Recording, pictures: Pictures) -> Iterator[Finding]:
+    brightness = np.array(pictures.brightness)
+    for rule, is_odd in (
+        (BLACK_FRAME, brightness < MIN_BRIGHTNESS),
+        (WHITE_FRAME, brightness > MAX_BRIGHTNESS),
+    ):
+        if is_odd.any():
+            first = int(np.argmax(is_odd))
+            value = (
+                f"camera {pictures.camera!r} with mean brightness {brightness[first]:.1f} "
+                f"({is_odd.sum()} of {len(is_odd)} frames looked at)"
             )
-            return
+            yield rule.found(recording.name, value, step=pictures.steps[first])
 
 
 def _check_frozen(
-    episode: Episode, camera: str, frames: Frames, control_hz: float
+    recording: Recording, declared: Declared, pictures: Pictures
 ) -> Iterator[Finding]:
-    motion = float(np.ptp(episode.state(), axis=0).max())
-    is_long = episode.num_steps > FREEZE_S * control_hz
-    is_same = len({frame.tobytes() for frame in frames.values()}) == 1
-    if len(frames) > 1 and is_long and is_same and motion > MIN_MOTION:
-        yield Finding(
-            rule="frozen_camera",
-            severity="warning",
-            where=episode.name,
-            value=f"camera {camera!r} shows one picture at the steps {list(frames)}",
-            threshold=f"a change while the state moves by {motion:.3g}",
-            remedy="Check the camera's recording.",
+    """The longest time without a change; where only three frames are known, all must be alike."""
+    steps, digests = pictures.steps, pictures.digests
+    longest = declared.steps(FREEZE_S)
+    if longest is None or len(steps) < 2:
+        return
+    runs = _runs(digests)
+    first, last = max(runs, key=lambda run: steps[run[1]] - steps[run[0]])
+    is_all = (first, last) == (0, len(steps) - 1)
+    if steps[last] - steps[first] < longest or not (pictures.is_complete or is_all):
+        return
+    motion = float(np.ptp(recording.state[steps[first] : steps[last] + 1], axis=0).max())
+    if motion > MIN_MOTION:
+        value = (
+            f"camera {pictures.camera!r} with one picture from step {steps[first]} to "
+            f"{steps[last]} while the state moves by {motion:.3g}"
         )
+        yield FROZEN_CAMERA.found(recording.name, value, step=steps[first])
 
 
-def _check_duplicates(episode: Episode, cameras: Mapping[str, Frames]) -> Iterator[Finding]:
-    for (name, frames), (other, others) in combinations(cameras.items(), 2):
-        shared = frames.keys() & others.keys()
-        if shared and all(np.array_equal(frames[step], others[step]) for step in shared):
-            yield Finding(
-                rule="duplicated_camera",
-                severity="warning",
-                where=episode.name,
-                value=f"the same pictures from {name!r} and {other!r}",
-                threshold="two views",
-                remedy="Check which camera is plugged in where, or drop one.",
-            )
+def _runs(digests: Sequence[bytes]) -> list[tuple[int, int]]:
+    """(first, last) index of each run of equal digests."""
+    changes = [i for i in range(1, len(digests)) if digests[i] != digests[i - 1]]
+    return list(zip([0, *changes], [*(i - 1 for i in changes), len(digests) - 1], strict=True))
+
+
+def _check_repeated(recording: Recording, pictures: Pictures) -> Iterator[Finding]:
+    if not pictures.is_complete or recording.num_steps < 10:
+        return
+    moved = (np.abs(np.diff(recording.state, axis=0)) > 0).any(axis=1)
+    again = np.array([a == b for a, b in zip(pictures.digests, pictures.digests[1:], strict=False)])
+    is_partly = len(set(pictures.digests)) > 1
+    share = float(again[moved].mean()) if moved.any() else 0.0
+    if is_partly and share > MAX_REPEATED:
+        value = f"camera {pictures.camera!r} repeating {share:.0%} of its pictures in motion"
+        yield REPEATED_FRAMES.found(recording.name, value)

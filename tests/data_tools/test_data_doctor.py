@@ -83,9 +83,9 @@ def test_an_action_a_rounding_error_beyond_its_range_is_not_a_finding(
 
 
 def test_a_short_episode_is_found(tmp_path, conventions, make_episode):
-    _write(tmp_path / "a.hdf5", conventions, make_episode(num_steps=2))
+    _write(tmp_path / "a.hdf5", conventions, make_episode(num_steps=1))
     assert "short_episode" in _rules(tmp_path / "a.hdf5")
-    _write(tmp_path / "b.hdf5", conventions, make_episode(num_steps=3))
+    _write(tmp_path / "b.hdf5", conventions, make_episode(num_steps=2))
     assert "short_episode" not in _rules(tmp_path / "b.hdf5")
 
 

@@ -1,0 +1,269 @@
+"""Do actions come before the motion they cause? Lag, meaning and sign, by evidence.
+
+A displacement command a_t shows in s_{t+1+k} - s_{t+k}, and a target in s_{t+k}. On data that is
+paired rightly k is 0 or a few steps of the controller's delay; a motion that comes before its
+command (k < 0) means that observations and actions were paired wrongly, as in LIBERO's raw files
+(Lifelong-Robot-Learning/LIBERO#54). Slow hands and smooth motions make neighbouring k alike, so a
+finding asks for half the unexplained variance, not for the best k alone.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from data_tools.checks.recording import DATASET, Declared, FloatArray, Recording
+from data_tools.checks.roles import Pair
+from data_tools.finding import Finding, Rule
+
+EARLIEST: Final = -2
+# Soft controllers trail their targets by up to half a second; a mistake of the clock is longer.
+MAX_DELAY_S: Final = 0.5
+MAX_DELAY_STEPS: Final = 5
+# Share of the variance that a lag must explain before it says anything.
+MIN_EXPLAINED: Final = 0.5
+# How much of the unexplained variance of all causal lags may remain at the non-causal one.
+MAX_REMAINING: Final = 0.5
+# And how much more a late lag must explain to be worth a sentence.
+MIN_GAIN: Final = 0.05
+# Correlations that leave no doubt, and those that leave nothing.
+CLEAR: Final = 0.95
+STRONG: Final = 0.8
+WEAK: Final = 0.5
+# A target and the position it leads to have the same unit: the slope between them is near 1.
+TARGET_SLOPES: Final = (0.7, 1.4)
+# Below this [rad, m] a column does not move enough to say anything.
+MIN_MOTION: Final = 1e-3
+MIN_STEPS: Final = 30
+# Share of the motion of a column that float32 may blur.
+COPY_TOLERANCE: Final = 1e-5
+
+ACTIONS_AFTER_MOTION = Rule(
+    name="actions_after_motion",
+    severity="error",
+    sentence="The robot moves before the action that should move it: pairs are shifted.",
+    threshold="motion in the step of the action or after it",
+    remedy="Observations were stored after their actions: pair each with the next action "
+    "(action_shift in the layout).",
+)
+LATE_MOTION = Rule(
+    name="late_motion",
+    severity="warning",
+    sentence="The robot moves long after the action that should move it.",
+    threshold=f"at most {MAX_DELAY_STEPS} steps or {MAX_DELAY_S:g} s",
+    remedy="Check the clocks of robot and recorder, or shift the actions.",
+)
+ACTION_IS_STATE = Rule(
+    name="action_is_state",
+    severity="warning",
+    sentence="Every target equals the position of its own step: a policy learns to stand still.",
+    threshold="targets ahead of the state",
+    remedy="Use the leader's positions, or the state of the next step, as actions.",
+)
+LOOKS_ABSOLUTE = Rule(
+    name="looks_absolute",
+    severity="error",
+    sentence="An action declared as a displacement follows the position: it looks like a target.",
+    threshold="displacements as declared",
+    remedy="Correct the column's reference: 'absolute'.",
+)
+LOOKS_DELTA = Rule(
+    name="looks_delta",
+    severity="error",
+    sentence="An action declared as a target follows the motion: it looks like a displacement.",
+    threshold="targets as declared",
+    remedy="Correct the column's reference: 'delta' or 'velocity'.",
+)
+INVERTED_ACTION = Rule(
+    name="inverted_action",
+    severity="warning",
+    sentence="A column moves the robot against its sign.",
+    threshold="a positive action that raises its state",
+    remedy="Check the frame and sign that are declared for the column.",
+)
+RULES = (
+    *(ACTIONS_AFTER_MOTION, LATE_MOTION, ACTION_IS_STATE, LOOKS_ABSOLUTE, LOOKS_DELTA),
+    INVERTED_ACTION,
+)
+
+Lagged = Callable[[Recording, Pair, int], tuple[FloatArray, FloatArray]]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A line through pairs (x, y), all episodes together, each about its own mean if asked.
+
+    Attributes:
+        correlation: in [-1, 1]; 0 where either side does not move.
+        slope: of y on x.
+    """
+
+    correlation: float
+    slope: float
+
+    @property
+    def explained(self) -> float:
+        """Share of the variance of y."""
+        return self.correlation**2
+
+
+def check_alignment(declared: Declared, sample: Sequence[Recording]) -> Iterator[Finding]:
+    """Pairs that are shifted, late, copied, mistaken for another reference, or inverted."""
+    moving = [pair for pair in declared.roles.pairs if _moves(sample, pair)]
+    references = declared.conventions.action.references
+    motions = [pair for pair in moving if references[pair.action] in ("delta", "velocity")]
+    targets = [pair for pair in moving if references[pair.action] == "absolute"]
+    lags = range(EARLIEST, _latest(declared) + 1)
+    mistaken: set[Pair] = set()
+    for pair in (*motions, *targets):
+        for finding in _check_reference(declared, sample, pair, lags):
+            mistaken.add(pair)
+            yield finding
+    motions = [pair for pair in motions if pair not in mistaken]
+    targets = [pair for pair in targets if pair not in mistaken]
+    copied = [pair for pair in targets if _is_copy(sample, pair)]
+    if copied:
+        names = [declared.conventions.action.names[pair.action] for pair in copied]
+        yield ACTION_IS_STATE.found(DATASET, f"actions {names} equal to the state")
+    targets = [pair for pair in targets if pair not in copied]
+    yield from _check_lag(declared, sample, motions, lags, _motion, "displacements")
+    yield from _check_lag(declared, sample, targets, lags, _target, "targets")
+    yield from _check_signs(declared, sample, motions, lags)
+
+
+def _latest(declared: Declared) -> int:
+    delay = declared.steps(MAX_DELAY_S)
+    return 2 * max(MAX_DELAY_STEPS, 0 if delay is None else int(np.ceil(delay)))
+
+
+def _moves(sample: Sequence[Recording], pair: Pair) -> bool:
+    steps = sum(recording.num_steps for recording in sample)
+    action = max(np.ptp(recording.actions[:, pair.action]) for recording in sample)
+    state = max(np.ptp(recording.state[:, pair.state]) for recording in sample)
+    return bool(steps >= MIN_STEPS and action > 0 and state > MIN_MOTION)
+
+
+def _motion(recording: Recording, pair: Pair, lag: int) -> tuple[FloatArray, FloatArray]:
+    """(a_t, s_{t+1+lag} - s_{t+lag}) of every step that has both."""
+    moved = np.diff(recording.state[:, pair.state])
+    return _shifted(recording.actions[:, pair.action], moved, lag)
+
+
+def _target(recording: Recording, pair: Pair, lag: int) -> tuple[FloatArray, FloatArray]:
+    """(a_t, s_{t+lag}) of every step that has both, each about its mean over the episode.
+
+    A leader arm and its follower differ by a constant, which says nothing about time.
+    """
+    actions, state = recording.actions[:, pair.action], recording.state[:, pair.state]
+    x, y = _shifted(actions, state, lag)
+    return (x - x.mean(), y - y.mean()) if len(x) else (x, y)
+
+
+def _followed(recording: Recording, pair: Pair, lag: int) -> tuple[FloatArray, FloatArray]:
+    """(s_{t+lag}, a_t) of every step that has both."""
+    actions, state = recording.actions[:, pair.action], recording.state[:, pair.state]
+    return _shifted(state, actions, -lag)
+
+
+def _shifted(x: FloatArray, y: FloatArray, lag: int) -> tuple[FloatArray, FloatArray]:
+    """Rows (x[t], y[t + lag]); the same steps t for every lag are not needed."""
+    start, end = max(0, -lag), min(len(x), len(y) - lag)
+    if end <= start:
+        return x[:0], y[:0]
+    return x[start:end], y[start + lag : end + lag]
+
+
+def _fit(sample: Sequence[Recording], lagged: Lagged, pair: Pair, lag: int) -> Fit:
+    parts = [lagged(recording, pair, lag) for recording in sample]
+    x, y = (np.concatenate(side) for side in zip(*parts, strict=True))
+    if len(x) < MIN_STEPS:
+        return Fit(0.0, 0.0)
+    x, y = x - x.mean(), y - y.mean()
+    xx, yy, xy = float(x @ x), float(y @ y), float(x @ y)
+    if xx == 0 or yy == 0:
+        return Fit(0.0, 0.0)
+    return Fit(xy / np.sqrt(xx * yy), xy / xx)
+
+
+def _check_lag(
+    declared: Declared,
+    sample: Sequence[Recording],
+    pairs: Sequence[Pair],
+    lags: range,
+    lagged: Lagged,
+    kind: str,
+) -> Iterator[Finding]:
+    if not pairs:
+        return
+    explained = {
+        lag: float(np.mean([_fit(sample, lagged, pair, lag).explained for pair in pairs]))
+        for lag in lags
+    }
+    best = max(lags, key=lambda lag: explained[lag])
+    delay = declared.steps(MAX_DELAY_S)
+    latest = max(MAX_DELAY_STEPS, 0.0 if delay is None else delay)
+    expected = range(0, int(latest) + 1)
+    rest = 1 - max(explained[lag] for lag in expected)
+    is_clear = explained[best] > MIN_EXPLAINED and 1 - explained[best] < MAX_REMAINING * rest
+    value = (
+        f"{kind} that explain {explained[best]:.0%} of the motion {abs(best)} steps "
+        f"{'before' if best < 0 else 'after'} them, and at most {1 - rest:.0%} of it "
+        f"0 to {expected[-1]} steps after them"
+    )
+    if is_clear and best < 0:
+        yield ACTIONS_AFTER_MOTION.found(DATASET, value)
+    elif is_clear and best > latest and explained[best] - (1 - rest) > MIN_GAIN:
+        yield LATE_MOTION.found(DATASET, value)
+
+
+def _check_reference(
+    declared: Declared, sample: Sequence[Recording], pair: Pair, lags: range
+) -> Iterator[Finding]:
+    """A column whose numbers behave as the other reference than the declared one."""
+    action, state = declared.conventions.action, declared.conventions.state
+    name, other = action.names[pair.action], state.names[pair.state]
+    # a soft controller follows its target late; whatever the delay, it follows the target
+    target = max(
+        (_fit(sample, _followed, pair, lag) for lag in (1, lags[-1] // 2, lags[-1])),
+        key=lambda fit: fit.correlation,
+    )
+    motion = max((_fit(sample, _motion, pair, lag).correlation for lag in lags), key=abs)
+    low, high = TARGET_SLOPES
+    told = (
+        f"action {name!r}, declared {action.references[pair.action]}: correlation "
+        f"{target.correlation:.2f} with state {other!r}, {motion:.2f} with its motion"
+    )
+    is_target = target.correlation > CLEAR and low < target.slope < high
+    if action.references[pair.action] == "absolute":
+        if target.correlation < WEAK and abs(motion) > STRONG:
+            yield LOOKS_DELTA.found(DATASET, told)
+    elif is_target and abs(motion) < WEAK:
+        yield LOOKS_ABSOLUTE.found(DATASET, told)
+
+
+def _is_copy(sample: Sequence[Recording], pair: Pair) -> bool:
+    moved = max(np.ptp(recording.state[:, pair.state]) for recording in sample)
+    return all(
+        np.abs(recording.actions[:, pair.action] - recording.state[:, pair.state]).max()
+        <= COPY_TOLERANCE * moved
+        for recording in sample
+    )
+
+
+def _check_signs(
+    declared: Declared, sample: Sequence[Recording], pairs: Sequence[Pair], lags: range
+) -> Iterator[Finding]:
+    conventions = declared.conventions
+    if conventions.action.frame != conventions.state.frame:
+        return  # axes of two frames may point against each other
+    for pair in pairs:
+        fits = [_fit(sample, _motion, pair, lag) for lag in lags if lag >= 0]
+        best = max(fits, key=lambda fit: fit.explained)
+        if best.correlation < -STRONG:
+            name = conventions.action.names[pair.action]
+            value = (
+                f"action {name!r} with correlation {best.correlation:.2f} to the motion of "
+                f"{conventions.state.names[pair.state]!r}"
+            )
+            yield INVERTED_ACTION.found(DATASET, value)

@@ -1,0 +1,71 @@
+"""Extents: the few numbers a column leaves behind, so that one pass over the episodes is enough."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from data_tools.checks.recording import FloatArray
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Moments and extremes of the columns of one array, with the steps of the extremes.
+
+    Attributes:
+        num_steps: rows.
+        mean: float64[d].
+        squares: float64[d], sum of squared deviations from the mean.
+        low: float64[d], smallest values; low_step their int[d] steps.
+        high: float64[d], largest values; high_step their int[d] steps.
+    """
+
+    num_steps: int
+    mean: FloatArray
+    squares: FloatArray
+    low: FloatArray
+    low_step: npt.NDArray[np.intp]
+    high: FloatArray
+    high_step: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, array: FloatArray) -> Self:
+        """Of float64[t, d] with at least one row."""
+        mean = array.mean(axis=0)
+        low_step, high_step = array.argmin(axis=0), array.argmax(axis=0)
+        columns = np.arange(array.shape[1])
+        return cls(
+            num_steps=len(array),
+            mean=mean,
+            squares=((array - mean) ** 2).sum(axis=0),
+            low=array[low_step, columns],
+            low_step=low_step,
+            high=array[high_step, columns],
+            high_step=high_step,
+        )
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean, deviation and extremes of the columns over all episodes: float64[d] each."""
+
+    mean: FloatArray
+    std: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+    @classmethod
+    def of(cls, extents: list[Extent]) -> Self:
+        """Of all episodes together, each step counting once; exact (Chan et al. 1979)."""
+        counts = np.array([extent.num_steps for extent in extents], dtype=np.float64)[:, None]
+        means = np.array([extent.mean for extent in extents])
+        mean = (counts * means).sum(axis=0) / counts.sum()
+        within = np.sum([extent.squares for extent in extents], axis=0)
+        squares = within + (counts * (means - mean) ** 2).sum(axis=0)
+        return cls(
+            mean=mean,
+            std=np.sqrt(squares / counts.sum()),
+            low=np.min([extent.low for extent in extents], axis=0),
+            high=np.max([extent.high for extent in extents], axis=0),
+        )

@@ -1,0 +1,76 @@
+"""Rules about what a file says of itself; the readers of layouts find these when they open it."""
+
+from data_tools.finding import Rule
+
+STALE_TOTAL = Rule(
+    name="stale_total",
+    severity="warning",
+    sentence="A file's count of steps is not the number of steps it holds.",
+    threshold="the same number",
+    remedy="The file was edited or merged; check that nothing is missing.",
+    repair="Counted anew.",
+)
+NUMBER_GAP = Rule(
+    name="number_gap",
+    severity="warning",
+    sentence="The numbers of a file's episodes have gaps.",
+    threshold="numbers without gaps",
+    remedy="Check that no episode was lost.",
+    repair="Numbered anew, in natural order.",
+)
+SLOW_CHUNKS = Rule(
+    name="slow_chunks",
+    severity="warning",
+    sentence="Frames are stored many to a chunk: one random frame costs reading them all.",
+    threshold="one frame a chunk",
+    remedy="Rewrite the file with robot-data repack: up to 100 times faster.",
+    repair="One frame a chunk, as JPEG.",
+)
+CORRECTED_CONVENTIONS = Rule(
+    name="corrected_conventions",
+    severity="warning",
+    sentence="A file beside the data declares something else than the data itself.",
+    threshold="one declaration",
+    remedy="Keep it if the data is wrong about itself; else delete it.",
+    repair="The declaration in force is stored in the file.",
+)
+TRIMMED_ROWS = Rule(
+    name="trimmed_rows",
+    severity="warning",
+    sentence="The parts of an episode have different lengths, and the layout says to cut them.",
+    threshold="one length",
+    remedy="The rows beyond the shortest are left out; look at the end of the episode.",
+)
+UNREADABLE_CAMERA = Rule(
+    name="unreadable_camera",
+    severity="warning",
+    sentence="What lies where frames should be does not decode, so the camera is left out.",
+    threshold="frames that decode",
+    remedy="Record it again, or name the cameras in a sidecar's layout.images.",
+)
+CAMERA_NOT_READ = Rule(
+    name="camera_not_read",
+    severity="warning",
+    sentence="A feature of a LeRobot dataset looks like a camera and is not read as one.",
+    threshold="rows, columns and three colour channels",
+    remedy="Nothing, if it is a depth map or was left out on purpose.",
+)
+SURPLUS_BYTES = Rule(
+    name="surplus_bytes",
+    severity="warning",
+    sentence="An HDF5 file is longer than it says: bytes were put into it or behind it.",
+    threshold="the length it states",
+    remedy="Copy it again: what was put in between would shift the numbers behind it.",
+)
+MISSING_ENDS = Rule(
+    name="missing_ends",
+    severity="warning",
+    sentence="Of the datasets that mark where episodes end, one is missing.",
+    threshold="all that the layout names",
+    remedy="Look at the episodes' lengths: two may have become one.",
+)
+RULES = (
+    *(SURPLUS_BYTES, MISSING_ENDS),
+    *(STALE_TOTAL, NUMBER_GAP, SLOW_CHUNKS, CORRECTED_CONVENTIONS, TRIMMED_ROWS),
+    *(UNREADABLE_CAMERA, CAMERA_NOT_READ),
+)

@@ -1,0 +1,141 @@
+"""The doctor's report: for a terminal, for a program, and as one page for a colleague."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+import jinja2
+from rich.console import Console
+from rich.text import Text
+
+from data_tools.checks.table import RULES, SUBJECTS
+from data_tools.episode import Dataset
+from data_tools.finding import Finding, Rule
+
+# Findings of one rule that a terminal or page shows; JSON has all of them.
+MAX_LINES: Final = 20
+MAX_ROWS: Final = 500
+_COLORS: Final = {"error": "bold red", "warning": "yellow"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found in which data.
+
+    Attributes:
+        paths: the files or folders that were looked at.
+        facts: a few words on the data: episodes, steps, cameras, ...
+        findings: of `validate`.
+        ignored: the rules that were left out.
+    """
+
+    paths: tuple[str, ...]
+    facts: Mapping[str, str]
+    findings: tuple[Finding, ...]
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """The number of findings and episodes, in one line."""
+        errors = sum(finding.severity == "error" for finding in self.findings)
+        count = len(self.findings)
+        told = f"{count} finding{'' if count == 1 else 's'} in {self.facts['episodes']} episodes"
+        return f"{told}, {errors} of them errors" if errors else told
+
+
+def dataset_facts(dataset: Dataset) -> dict[str, str]:
+    """Words on the size and shape of a dataset, for the head of a report."""
+    conventions = dataset.conventions
+    episodes = [dataset[index] for index in range(len(dataset))]
+    steps = sum(episode.num_steps for episode in episodes)
+    rate = conventions.control_hz
+    facts = {"episodes": str(len(episodes)), "steps": str(steps)}
+    if rate is not None:
+        facts["recorded"] = f"{steps / rate / 60:.1f} minutes at {rate:g} Hz"
+    facts["sentences"] = str(len({episode.instruction for episode in episodes}))
+    facts["cameras"] = ", ".join(f"{c.name} {c.width} x {c.height}" for c in conventions.cameras)
+    facts["state"] = f"{len(conventions.state.names)} columns"
+    facts["action"] = f"{len(conventions.action.names)} columns"
+    return facts
+
+
+def as_json(findings: Sequence[Finding]) -> dict[str, object]:
+    """{"findings": [{rule, severity, episode, step, value, threshold, remedy}]}, in order."""
+    return {
+        "findings": [
+            {
+                "rule": finding.rule,
+                "severity": finding.severity,
+                "episode": finding.where,
+                "step": finding.step,
+                "value": finding.value,
+                "threshold": finding.threshold,
+                "remedy": finding.remedy,
+            }
+            for finding in findings
+        ]
+    }
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Every rule that is broken, errors first, with its first findings and what to do."""
+    for rule, findings in _by_rule(report.findings):
+        style = _COLORS[findings[0].severity]
+        head = Text.assemble((findings[0].severity, style), " ", (f"[{rule}]", "bold"))
+        if rule in RULES:
+            head.append(f" {RULES[rule].sentence}")
+        console.print(head, soft_wrap=True)
+        for finding in findings[:MAX_LINES]:
+            line = f"  {finding.place}: found {finding.value}; expected {finding.threshold}."
+            console.print(Text(line), soft_wrap=True)
+        if len(findings) > MAX_LINES:
+            console.print(f"  ... and {len(findings) - MAX_LINES} more", soft_wrap=True)
+        for remedy in dict.fromkeys(finding.remedy for finding in findings):
+            console.print(Text(f"  -> {remedy}", style="green"), soft_wrap=True)
+    console.print(Text(report.verdict, style="bold"), soft_wrap=True)
+
+
+def render_html(report: Report) -> str:
+    """One page that opens offline and fetches nothing; every text in it is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("data_tools", "checks"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    groups = [
+        {
+            "rule": rule,
+            "severity": findings[0].severity,
+            "sentence": RULES[rule].sentence if rule in RULES else "",
+            "findings": findings[:MAX_ROWS],
+            "left_out": max(0, len(findings) - MAX_ROWS),
+            "count": len(findings),
+            "remedies": list(dict.fromkeys(finding.remedy for finding in findings)),
+        }
+        for rule, findings in _by_rule(report.findings)
+    ]
+    return environment.get_template("report.html.j2").render(
+        report=report, groups=groups, passed=_passed(report)
+    )
+
+
+def _by_rule(findings: Sequence[Finding]) -> list[tuple[str, list[Finding]]]:
+    """The findings of each rule, errors first, otherwise in the order found."""
+    order = {finding.rule: place for place, finding in reversed(list(enumerate(findings)))}
+    ranked = sorted(findings, key=lambda f: (f.severity != "error", order[f.rule]))
+    return [
+        (rule, list(group)) for (rule, _), group in groupby(ranked, lambda f: (f.rule, f.severity))
+    ]
+
+
+def _passed(report: Report) -> dict[str, list[Rule]]:
+    """Subject -> the rules without a finding."""
+    broken = {finding.rule for finding in report.findings} | set(report.ignored)
+    left = {
+        subject: [rule for rule in rules if rule.name not in broken]
+        for subject, rules in SUBJECTS.items()
+    }
+    return {subject: rules for subject, rules in left.items() if rules}

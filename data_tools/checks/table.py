@@ -1,0 +1,65 @@
+"""Every rule there is: for `--ignore`, the report's list of what was checked, and the page."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from data_tools.checks import (
+    alignment,
+    collection,
+    frames,
+    grippers,
+    headers,
+    instructions,
+    leakage,
+    looks,
+    numbers,
+    reading,
+    rotations,
+    simulated,
+    spreads,
+    timing,
+)
+from data_tools.finding import Rule
+
+SUBJECTS: Final[Mapping[str, tuple[Rule, ...]]] = {
+    "Files": (*headers.RULES, *reading.RULES),
+    "Numbers": numbers.RULES,
+    "Columns over all episodes": spreads.RULES,
+    "Rotations": rotations.RULES,
+    "What actions mean": (*alignment.RULES, *simulated.RULES),
+    "Grippers": grippers.RULES,
+    "Time": timing.RULES,
+    "Pictures": (*frames.RULES, *looks.RULES),
+    "Sentences": instructions.RULES,
+    "Episodes together": collection.RULES,
+    "Splits": leakage.RULES,
+}
+RULES: Final[Mapping[str, Rule]] = {
+    rule.name: rule for rules in SUBJECTS.values() for rule in rules
+}
+
+_HEAD: Final = """\
+# What `robot-data validate` checks
+
+Generated from the code by `python -m data_tools.checks.page docs/data-checks.md`; do not edit.
+
+An *error* makes training on the data wrong; a *warning* may be meant, and `--ignore RULE` silences
+it. Thresholds are wide on purpose: clean data has no findings. "Repaired" says what `--fix OUT`
+does in a new file; nothing else is changed, and the old file never.
+"""
+
+
+def page() -> str:
+    """The page about all rules, in Markdown."""
+    return "\n".join([_HEAD, *(_section(*subject) for subject in SUBJECTS.items())])
+
+
+def _section(title: str, rules: tuple[Rule, ...]) -> str:
+    head = f"## {title}\n\n| rule | severity | what is wrong | expected | what to do |\n"
+    return head + "| --- | --- | --- | --- | --- |\n" + "".join(map(_row, rules))
+
+
+def _row(rule: Rule) -> str:
+    repair = f" Repaired: {rule.repair}" if rule.repair else ""
+    cells = (rule.name, rule.severity, rule.sentence, rule.threshold, f"{rule.remedy}{repair}")
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |\n"

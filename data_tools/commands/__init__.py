@@ -1,0 +1,1 @@
+"""The commands of `robot-data`, by what they do; each only parses, calls and prints."""

@@ -1,0 +1,132 @@
+"""robot-data validate: the doctor on the command line."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from data_tools.checks.collection import check_size
+from data_tools.checks.repair import repair
+from data_tools.checks.report import Report, as_json, dataset_facts, print_report, render_html
+from data_tools.doctor import validate as find_faults
+from data_tools.doctor import validate_split
+from data_tools.episode import Dataset
+from data_tools.finding import Finding
+from data_tools.reader import open_dataset
+
+app = typer.Typer()
+
+Paths = Annotated[list[str], typer.Argument(help="Files, folders, globs or URLs of robot data.")]
+
+
+@app.command()
+def validate(
+    path: Paths,
+    as_json_: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the report as one page.")
+    ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Decode every image, not three of each camera.")
+    ] = False,
+    fix: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT", help="Write a new file with what can be repaired safely."),
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(metavar="RULE", help="A rule whose findings are meant.")
+    ] = None,
+    mask: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Only the episodes of this filter key.")
+    ] = None,
+    validation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH|KEY",
+            help="Also check what these share with the episodes: data, or a filter key.",
+        ),
+    ] = None,
+) -> None:
+    """Check numbers, sentences and images; exit code 1 when anything was found."""
+    dataset = open_dataset(path, mask=mask, allow_undeclared=True)
+    ignored = tuple(ignore or ())
+    with _progress() as progress:
+        bar = progress.add_task("checking", total=len(dataset))
+        findings = find_faults(
+            dataset,
+            deep=deep,
+            ignore=ignored,
+            progress=lambda count: progress.update(bar, completed=count),
+        )
+        more = [*_size_findings(path), *_split_findings(path, dataset, validation)]
+        findings += [finding for finding in more if finding.rule not in ignored]
+        repairs = [] if fix is None else _repair(dataset, fix, findings, path, progress)
+    report = Report(tuple(path), dataset_facts(dataset), tuple(findings), ignored)
+    if html is not None:
+        html.write_text(render_html(report), encoding="utf-8")
+    if as_json_:
+        told = as_json(findings)
+        if fix is not None:
+            told["repairs"] = [vars(each) for each in repairs]
+        sys.stdout.write(json.dumps(told, indent=2) + "\n")
+    else:
+        console = Console()
+        print_report(report, console)
+        if fix is not None:
+            for each in repairs:
+                console.print(str(each), markup=False, soft_wrap=True)
+            made = f"written to {fix}" if repairs else f"nothing to repair, {fix} was not made"
+            console.print(f"{len(repairs)} repairs, {made}", markup=False, soft_wrap=True)
+    if findings:
+        raise typer.Exit(1)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def _repair(
+    dataset: Dataset, target: Path, findings: list[Finding], path: list[str], progress: Progress
+) -> list[object]:
+    bar = progress.add_task("repairing", total=len(dataset))
+    return list(
+        repair(
+            dataset,
+            target,
+            findings,
+            sources=path,
+            advance=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    )
+
+
+def _size_findings(paths: list[str]) -> list[Finding]:
+    """Files on this machine that are larger than its memory."""
+    files = [file for path in map(Path, paths) for file in ([path] if path.is_file() else [])]
+    files += [file for path in map(Path, paths) for file in path.rglob("*") if file.is_file()]
+    num_bytes = sum(file.stat().st_size for file in files)
+    return list(check_size(num_bytes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+
+
+def _split_findings(paths: list[str], training: Dataset, validation: str | None) -> list[Finding]:
+    if validation is None:
+        return []
+    is_path = "://" in validation or Path(validation).exists()
+    other = (
+        open_dataset(validation, allow_undeclared=True)
+        if is_path
+        else open_dataset(paths, mask=validation, allow_undeclared=True)
+    )
+    return validate_split(training, other)
