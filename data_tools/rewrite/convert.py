@@ -1,0 +1,127 @@
+"""convert: any dataset written in a format that another project reads."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Literal, get_args
+
+from data_tools.episode import Dataset, Episode
+from data_tools.errors import UserError, describe, nearest, raise_faults
+from data_tools.files.disk import flush_to_disk
+from data_tools.finite import nonfinite_values
+from data_tools.lerobot.options import LeRobotOptions
+from data_tools.lerobot.write import write_lerobot
+from data_tools.rewrite.aloha_files import write_aloha
+from data_tools.rewrite.demo_files import write_native, write_robomimic
+from data_tools.rewrite.minari_files import write_minari
+from data_tools.rewrite.provenance import Provenance, provenance
+from data_tools.rewrite.unfinished import Advance, Unfinished, silently
+
+Format = Literal["native", "robomimic", "aloha", "minari", "lerobot-v2.1", "lerobot-v3"]
+LeRobotImages = Literal["video", "png"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+DEFAULT_QUALITY: Final = 95
+
+
+def convert(
+    dataset: Dataset,
+    target: Path,
+    to: Format,
+    *,
+    sources: Iterable[str | Path] = (),
+    quality: int = DEFAULT_QUALITY,
+    images: LeRobotImages = "video",
+    command: str = "convert",
+    settings: Mapping[str, object] = MappingProxyType({}),
+    advance: Advance = silently,
+) -> Path:
+    """The file or folder made: the dataset's episodes, in order, in another format.
+
+    Images that are JPEG already keep their bytes in formats that hold JPEG (native, minari). A
+    killed convert goes on when it is called again, after the last whole episode; one to LeRobot,
+    whose files hold many episodes, begins again.
+
+    Args:
+        dataset: what to write, e.g. of `open_dataset`, or an `EditedDataset`.
+        target: the file (native, robomimic) or folder (the others) to make.
+        to: the format.
+        sources: the files the dataset was opened from, for the provenance.
+        quality: of JPEG, 1 to 100, where native and minari files encode frames.
+        images: how LeRobot folders keep frames; png is lossless.
+        command: what the provenance calls this.
+        settings: every setting that made the dataset what it is, for the provenance.
+        advance: called with the episodes done and the episodes there are.
+
+    Raises:
+        UserError: the target exists, the format is unknown, a number is NaN or infinite, or a frame
+            cannot be read.
+    """
+    if to not in FORMATS:
+        hint = nearest(str(to), FORMATS)
+        remedy = f"Choose one of these{f'; {hint}' if hint else '.'}"
+        raise UserError(describe("format", repr(to), f"one of {list(FORMATS)}", remedy))
+    if images == "png" and not to.startswith("lerobot"):
+        remedy = "Leave it out, or write a LeRobot folder."
+        raise UserError(describe("images", f"'png' for {to}", "a LeRobot format", remedy))
+    every = {
+        "to": to,
+        "quality": quality,
+        "images": images,
+        "fingerprint": dataset.fingerprint,
+        **settings,
+    }
+    made = provenance(command, sources, every)
+    work = Unfinished(target, made)
+    raise_faults(nonfinite_values(dataset))
+    with work:
+        whole = _write(dataset, to, work, made, quality, images, advance)
+        return work.publish(whole)
+
+
+def _write(
+    dataset: Dataset,
+    to: Format,
+    work: Unfinished,
+    made: Provenance,
+    quality: int,
+    images: LeRobotImages,
+    advance: Advance,
+) -> Path:
+    match to:
+        case "native":
+            return write_native(dataset, work, made, quality, advance)
+        case "robomimic":
+            return write_robomimic(dataset, work, made, advance)
+        case "aloha":
+            return write_aloha(dataset, work, made, advance)
+        case "minari":
+            return write_minari(dataset, work, made, quality, advance)
+        case "lerobot-v2.1":
+            return _write_lerobot(
+                dataset, LeRobotOptions(version="v2.1", images=images), work, made, advance
+            )
+        case "lerobot-v3":
+            return _write_lerobot(
+                dataset, LeRobotOptions(version="v3.0", images=images), work, made, advance
+            )
+
+
+def _write_lerobot(
+    dataset: Dataset,
+    options: LeRobotOptions,
+    work: Unfinished,
+    made: Provenance,
+    advance: Advance,
+) -> Path:
+    whole = work.folder / "whole"
+    write_lerobot(whole, dataset.conventions, _told(dataset, advance), options)
+    (whole / "provenance.json").write_text(json.dumps([made], indent=1), encoding="utf-8")
+    flush_to_disk(whole / "provenance.json")
+    return whole
+
+
+def _told(dataset: Dataset, advance: Advance) -> Iterator[Episode]:
+    for index in range(len(dataset)):
+        yield dataset[index]
+        advance(index + 1, len(dataset))

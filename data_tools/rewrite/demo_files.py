@@ -1,0 +1,154 @@
+"""Writing files of the family `data/demo_N`: our own layout, and robomimic's."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import h5py
+import numpy as np
+
+from data_tools.episode import Dataset, Episode
+from data_tools.files.hdf5 import open_hdf5
+from data_tools.layouts import native
+from data_tools.layouts.native import NATIVE_LAYOUT
+from data_tools.rewrite.encoding import as_float32, jpeg_frames
+from data_tools.rewrite.provenance import Provenance, write_provenance
+from data_tools.rewrite.tree import copy_attributes
+from data_tools.rewrite.unfinished import Advance, Unfinished
+from data_tools.writer import EpisodeWriter
+
+FIRST_DEMO: Final = f"{NATIVE_LAYOUT.root}/demo_0"
+# robomimic's EnvType.GYM_TYPE; it wants an environment's description even where there is none.
+GYM_TYPE: Final = 2
+
+
+def write_native(
+    dataset: Dataset, work: Unfinished, made: Provenance, quality: int, advance: Advance
+) -> Path:
+    """One file in our own layout; frames that are JPEG already keep their bytes."""
+    parts = []
+    for index in range(len(dataset)):
+        write = partial(_write_native_part, dataset, index, quality)
+        parts.append(work.part(f"{index:06d}.hdf5", write))
+        advance(index + 1, len(dataset))
+    return _join(parts, work.folder / "whole.hdf5", made)
+
+
+def write_robomimic(dataset: Dataset, work: Unfinished, made: Provenance, advance: Advance) -> Path:
+    """One file that robomimic's SequenceDataset reads: raw frames, rewards, dones, env_args.
+
+    The state is the one observation 'state'; frames are '<camera>_image'. Nobody recorded rewards:
+    they are 1 at the last step of a success and 0 elsewhere; dones are 1 at the last step.
+    Source: robomimic's `utils/dataset.py` and its documentation of dataset structure.
+    """
+    parts = []
+    for index in range(len(dataset)):
+        write = partial(_write_robomimic_part, dataset, index)
+        parts.append(work.part(f"{index:06d}.hdf5", write))
+        advance(index + 1, len(dataset))
+    return _join(parts, work.folder / "whole.hdf5", made)
+
+
+def copy_demos(parts: Sequence[tuple[Path, Sequence[str]]], new: h5py.File) -> dict[str, str]:
+    """Copy these groups of these files as data/demo_0, data/demo_1, ..., their chunks as they are.
+
+    The root's attributes come from the first file, with `total` counted anew.
+
+    Returns:
+        '<file>:<group>' of each episode -> its new name, 'demo_0', ...
+    """
+    names: dict[str, str] = {}
+    total = 0
+    for path, groups in parts:
+        with open_hdf5(path) as old:
+            if not names:
+                root = new.create_group(NATIVE_LAYOUT.root)
+                copy_attributes(old[NATIVE_LAYOUT.root], root)
+            for group in groups:
+                name = names[f"{path}:{group}"] = f"demo_{len(names)}"
+                old.copy(group, root, name)
+                total += len(root[name][NATIVE_LAYOUT.action_paths[0]])
+    root.attrs[native.TOTAL_ATTRIBUTE] = total
+    return names
+
+
+def _join(parts: Sequence[Path], whole: Path, made: Provenance) -> Path:
+    with h5py.File(whole, "w") as new:
+        copy_demos([(part, [FIRST_DEMO]) for part in parts], new)
+        write_provenance(new, made)
+    return whole
+
+
+def _write_native_part(dataset: Dataset, index: int, quality: int, path: Path) -> None:
+    episode = dataset[index]
+    with EpisodeWriter(path, dataset.conventions, quality) as writer:
+        writer.add(
+            images={
+                camera: jpeg_frames(episode, camera, quality)
+                for camera in dataset.conventions.camera_names
+            },
+            state=episode.state(),
+            actions=episode.actions(),
+            instruction=episode.instruction,
+            success=episode.is_success,
+            attributes=plain_attributes(episode),
+            times=episode.times(),
+        )
+
+
+def _write_robomimic_part(dataset: Dataset, index: int, path: Path) -> None:
+    episode, conventions = dataset[index], dataset.conventions
+    with _first_demo(path, dataset, episode) as demo:
+        demo.create_dataset("actions", data=as_float32(episode.actions()))
+        demo.create_dataset("obs/state", data=as_float32(episode.state()))
+        is_last = np.arange(episode.num_steps) == episode.num_steps - 1
+        demo.create_dataset("rewards", data=(is_last & bool(episode.is_success)).astype(np.float64))
+        demo.create_dataset("dones", data=is_last.astype(np.int64))
+        times = episode.times()
+        if times is not None:
+            demo.create_dataset(native.TIMES, data=times)
+        for camera in conventions.cameras:
+            shape = (episode.num_steps, camera.height, camera.width, 3)
+            frames = demo.create_dataset(
+                f"obs/{camera.name}_image", shape=shape, dtype=np.uint8, chunks=(1, *shape[1:])
+            )
+            frames.attrs[native.ENCODING_ATTRIBUTE] = "raw"
+            for step in range(episode.num_steps):
+                frames[step] = episode.image(camera.name, step)
+
+
+@contextmanager
+def _first_demo(path: Path, dataset: Dataset, episode: Episode) -> Iterator[h5py.Group]:
+    """A new file of one episode, described as our own layout describes it."""
+    conventions = dataset.conventions
+    with h5py.File(path, "w") as file:
+        root = file.create_group(NATIVE_LAYOUT.root)
+        root.attrs[native.SCHEMA_ATTRIBUTE] = native.SCHEMA_VERSION
+        root.attrs[native.CONVENTIONS_ATTRIBUTE] = conventions.model_dump_json()
+        root.attrs["env_args"] = json.dumps(
+            {"env_name": "unknown", "type": GYM_TYPE, "env_kwargs": {}}
+        )
+        demo = file.create_group(FIRST_DEMO)
+        extra = plain_attributes(episode)
+        demo.attrs[native.NUM_SAMPLES_ATTRIBUTE] = episode.num_steps
+        demo.attrs[native.INSTRUCTION_ATTRIBUTE] = episode.instruction
+        demo.attrs[native.FPS_ATTRIBUTE] = conventions.known_control_hz("write demonstrations")
+        demo.attrs[native.SOURCE_ATTRIBUTE] = str(extra.pop("source", "unknown"))
+        demo.attrs[native.EXTRA_ATTRIBUTE] = json.dumps(extra)
+        if episode.is_success is not None:
+            demo.attrs[native.SUCCESS_ATTRIBUTE] = episode.is_success
+        yield demo
+
+
+def plain_attributes(episode: Episode) -> dict[str, object]:
+    """The episode's attributes in values that JSON keeps: arrays as lists, bytes as text."""
+    return {name: _plain(value) for name, value in episode.attributes.items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

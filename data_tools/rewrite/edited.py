@@ -1,0 +1,186 @@
+"""EditedDataset: another dataset with rows left out, actions, sentences or cameras changed.
+
+Nothing is written and nothing is read before it is asked for; `convert` writes one to a file.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from data_tools.conventions import CameraSpec, Conventions
+from data_tools.episode import Dataset, Episode, Observation, StoredFrames
+from data_tools.fingerprint import fingerprint
+
+Rows = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Change = Callable[[npt.NDArray[np.floating], Floats], npt.NDArray[np.floating]]
+
+
+@runtime_checkable
+class StoresJpeg(Protocol):
+    """An episode whose frames may lie on disk as JPEG, RGB and upright."""
+
+    def jpeg(self, camera: str, step: int) -> bytes | None:
+        """The JPEG of which `image` is the decoding; None when the frame is stored otherwise."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is different in one episode; by default nothing.
+
+    Attributes:
+        rows: the steps to keep, in order; None keeps all.
+        instruction: the new sentence; None keeps the old one.
+        state: float32[t, s] -> float32[t, s] of the rows kept; None keeps them.
+        changes: of the actions, one after the other, each (float[t, a], float32[t, s] of all steps)
+            -> float[t, a], before rows are left out.
+        align: k: the observation of step t is paired with the action of step t + k.
+    """
+
+    rows: Rows | None = None
+    instruction: str | None = None
+    state: Callable[[Floats], Floats] | None = None
+    changes: tuple[Change, ...] = ()
+    align: int = 0
+
+
+class EditedDataset:
+    """A `Dataset` of edited episodes.
+
+    Args:
+        dataset: what is edited.
+        edits: one for each episode to keep: its index, and what is different.
+        conventions: what the edited episodes declare; cameras it lacks are left out, and frames of
+            another size are resized (Lanczos, as a camera's driver would).
+    """
+
+    def __init__(
+        self, dataset: Dataset, edits: Sequence[tuple[int, Edit]], conventions: Conventions
+    ) -> None:
+        self.conventions = conventions
+        self.inspected = dataset.inspected
+        self._dataset = dataset
+        self._edits = tuple(edits)
+
+    def __len__(self) -> int:
+        return len(self._edits)
+
+    def __getitem__(self, index: int) -> "EditedEpisode":
+        which, edit = self._edits[index]
+        return EditedEpisode(self._dataset[which], edit, self.conventions)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 in hex over instructions, states, actions and conventions; reads no image."""
+        return fingerprint(self.conventions, (self[index] for index in range(len(self))))
+
+
+class EditedEpisode:
+    """An `Episode` that differs from another as its edit says."""
+
+    def __init__(self, episode: Episode, edit: Edit, conventions: Conventions) -> None:
+        self._episode = episode
+        self._edit = edit
+        self._conventions = conventions
+        rows = np.arange(episode.num_steps) if edit.rows is None else edit.rows
+        has_action = (rows + edit.align >= 0) & (rows + edit.align < episode.num_steps)
+        self._rows: Rows = rows[has_action]
+
+    @property
+    def name(self) -> str:
+        """Where the episode that was edited is."""
+        return self._episode.name
+
+    @property
+    def num_steps(self) -> int:
+        """Number of rows that are kept and have an action."""
+        return len(self._rows)
+
+    @property
+    def instruction(self) -> str:
+        """The task as a sentence."""
+        return self._edit.instruction or self._episode.instruction
+
+    @property
+    def is_success(self) -> bool | None:
+        """Whether the episode reached its goal; None when nobody recorded it."""
+        return self._episode.is_success
+
+    @property
+    def attributes(self) -> Mapping[str, object]:
+        """Everything else recorded about the episode."""
+        return self._episode.attributes
+
+    def times(self) -> npt.NDArray[np.float64] | None:
+        """float64[t], seconds since the start at the rows kept; None where nothing records them."""
+        times = self._episode.times()
+        return None if times is None else times[self._rows]
+
+    def starts(self) -> Rows:
+        """int64[n], steps at which a training window may start."""
+        return np.flatnonzero(np.isin(self._rows, self._episode.starts()))
+
+    def state(self) -> Floats:
+        """float32[t, s], the state at every step."""
+        state = self._episode.state()[self._rows]
+        return state if self._edit.state is None else self._edit.state(state)
+
+    def actions(self) -> Floats:
+        """float32[t, a], the action taken at every step."""
+        actions: npt.NDArray[np.floating] = self._episode.actions()
+        for change in self._edit.changes:
+            actions = change(actions, self._episode.state())
+        return actions.astype(np.float32)[self._rows + self._edit.align]
+
+    def image(self, camera: str, step: int) -> npt.NDArray[np.uint8]:
+        """uint8[y, x, 3], RGB, upright, of the declared size."""
+        spec = self._conventions.camera(camera)
+        frame = self._episode.image(camera, int(self._rows[step]))
+        if frame.shape[:2] == (spec.height, spec.width):
+            return frame
+        size = (spec.width, spec.height)
+        return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS))
+
+    def jpeg(self, camera: str, step: int) -> bytes | None:
+        """The stored JPEG of a frame; None when there is none or another size is asked for."""
+        spec = self._conventions.camera(camera)
+        stored = self._episode.stored_frames(camera).camera
+        is_same_size = (stored.height, stored.width) == (spec.height, spec.width)
+        if not is_same_size or not isinstance(self._episode, StoresJpeg):
+            return None
+        return self._episode.jpeg(camera, int(self._rows[step]))
+
+    def stored_frames(self, camera: str) -> StoredFrames:
+        """How the frames of this camera lie on disk, before the edit."""
+        return self._episode.stored_frames(camera)
+
+    def observation(self, step: int, cameras: Sequence[str]) -> Observation:
+        """The observation just before action `step`, with these cameras only."""
+        images = {camera: self.image(camera, step) for camera in cameras}
+        return Observation(images, self.state()[step].copy(), self.instruction)
+
+
+def with_cameras(conventions: Conventions, names: Sequence[str]) -> Conventions:
+    """The declaration with these cameras only, in this order; KeyError for an unknown name."""
+    return conventions.model_copy(
+        update={"cameras": tuple(conventions.camera(name) for name in names)}
+    )
+
+
+def with_size(conventions: Conventions, height: int, width: int) -> Conventions:
+    """The declaration with every camera of this size, in pixels."""
+
+    def resized(camera: CameraSpec) -> CameraSpec:
+        return CameraSpec(**{**camera.model_dump(), "height": height, "width": width})
+
+    return conventions.model_copy(update={"cameras": tuple(map(resized, conventions.cameras))})
+
+
+def all_with(dataset: Dataset, edit: Edit) -> list[tuple[int, Edit]]:
+    """The same edit for every episode."""
+    return [(index, edit) for index in range(len(dataset))]

@@ -1,0 +1,199 @@
+"""repack: the same HDF5 tree, stored for random access: one frame a chunk, numbers uncompressed."""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import h5py
+import numpy as np
+
+from data_tools.errors import UserError, describe, nearest, raise_faults
+from data_tools.files.hdf5 import open_hdf5
+from data_tools.layouts.sidecar import FOLDER_SIDECAR, SIDECAR_SUFFIX
+from data_tools.rewrite.access_speed import AccessSpeed, measure_access
+from data_tools.rewrite.frame_storage import Storage, find_frames, write_frames
+from data_tools.rewrite.provenance import Provenance, provenance, write_provenance
+from data_tools.rewrite.tree import Tree, copy_attributes, read_tree
+from data_tools.rewrite.unfinished import Advance, Unfinished, silently
+
+# How much of the source, unpacked, goes into one part: what a kill loses at most.
+PART_BYTES: Final = 256 << 20
+SLAB_BYTES: Final = 64 << 20
+DEFAULT_QUALITY: Final = 95
+
+
+@dataclass(frozen=True)
+class Repacked:
+    """A repacked file, with the speed of random access measured before and after."""
+
+    path: Path
+    before: AccessSpeed
+    after: AccessSpeed
+
+
+def repack(
+    source: Path,
+    target: Path,
+    *,
+    images: Storage = "jpeg",
+    quality: int = DEFAULT_QUALITY,
+    drop: Collection[str] = (),
+    advance: Advance = silently,
+) -> Repacked:
+    """The file rewritten so that a training sample is read fast; tree and attributes as they were.
+
+    Image datasets get one frame a chunk, numeric ones become contiguous without compression, and
+    everything else is copied. Frames that are JPEG already keep their bytes. Sidecars come along.
+    A killed repack goes on when it is called again.
+
+    Args:
+        source: any HDF5 file.
+        target: the file to make.
+        images: jpeg (lossy, smallest), png (lossless), blosc (lossless, LZ4) or raw.
+        quality: of JPEG, 1 to 100.
+        drop: names of groups and datasets to leave out wherever they are, e.g. 'next_obs'.
+        advance: called with the bytes done and the bytes there are.
+
+    Raises:
+        UserError: the target exists, the source cannot be read, a name to drop is nowhere, or the
+            tree holds what cannot be copied (links to other files, references).
+    """
+    _require_quality(quality)
+    settings = {"images": images, "quality": quality, "drop": sorted(drop)}
+    made = provenance("repack", [source], settings)
+    work = Unfinished(target, made)
+    with open_hdf5(source) as file:
+        tree = read_tree(file, source, drop)
+        _require_dropped(tree, source, drop)
+    with work:
+        done = _Progress(advance, tree.num_bytes)
+        parts: dict[str, Path] = {}
+        for number, names in enumerate(_batches(tree)):
+            write = partial(_write_part, source, names, images, quality, done.add)
+            part = work.part(f"{number:06d}.hdf5", write)
+            parts |= dict.fromkeys(names, part)
+            done.set(sum(tree.datasets[name] for name in parts))
+        whole = work.folder / "whole.hdf5"
+        _join(source, tree, parts, whole, made)
+        _copy_sidecar(source, target)
+        work.publish(whole)
+    return Repacked(target, measure_access(source), measure_access(target))
+
+
+class _Progress:
+    """Bytes done, told on; parts an earlier process made count at once."""
+
+    def __init__(self, advance: Advance, total: int) -> None:
+        self._advance = advance
+        self._total = total
+        self._done = 0
+
+    def add(self, num_bytes: int) -> None:
+        self.set(self._done + num_bytes)
+
+    def set(self, num_bytes: int) -> None:
+        self._done = num_bytes
+        self._advance(num_bytes, self._total)
+
+
+def _batches(tree: Tree) -> Iterator[list[str]]:
+    """Datasets in the order of the tree, in parts of about PART_BYTES."""
+    batch: list[str] = []
+    size = 0
+    for name, num_bytes in tree.datasets.items():
+        batch.append(name)
+        size += num_bytes
+        if size >= PART_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _write_part(
+    source: Path,
+    names: list[str],
+    images: Storage,
+    quality: int,
+    add: Callable[[int], None],
+    path: Path,
+) -> None:
+    with open_hdf5(source) as old, h5py.File(path, "w") as new:
+        for number, name in enumerate(names):
+            dataset = old[name]
+            frames = find_frames(dataset)
+            if frames is not None:
+                copy = write_frames(frames, new, str(number), images, quality, add)
+                encoded = dict(copy.attrs)
+                copy_attributes(dataset, copy)
+                copy.attrs.update(encoded)
+            elif dataset.shape and dataset.dtype.kind in "fiub":
+                _copy_numbers(dataset, new, str(number))
+                add(dataset.nbytes)
+            else:
+                old.copy(dataset, new, str(number))
+
+
+def _copy_numbers(dataset: h5py.Dataset, group: h5py.Group, name: str) -> None:
+    """The same numbers, contiguous and without filters."""
+    copy = group.create_dataset(name, shape=dataset.shape, dtype=dataset.dtype)
+    row_bytes = max(1, dataset.dtype.itemsize * int(np.prod(dataset.shape[1:])))
+    step = max(1, SLAB_BYTES // row_bytes)
+    for start in range(0, len(dataset), step):
+        copy[start : start + step] = dataset[start : start + step]
+    copy_attributes(dataset, copy)
+
+
+def _join(source: Path, tree: Tree, parts: dict[str, Path], whole: Path, made: Provenance) -> None:
+    """One file of all parts, in the source's tree; the chunks move as they are."""
+    numbers: dict[Path, int] = {}
+    with open_hdf5(source) as old, h5py.File(whole, "w", track_order=tree.is_ordered("/")) as new:
+        copy_attributes(old, new)
+        for name in tree.groups:
+            group = new.create_group(name, track_order=tree.is_ordered(name))
+            copy_attributes(old[name], group)
+        opened: dict[Path, h5py.File] = {}
+        for name, part in parts.items():
+            if part not in opened:
+                for finished in opened.values():
+                    finished.close()
+                opened = {part: h5py.File(part, "r")}
+            number = numbers[part] = numbers.get(part, -1) + 1
+            opened[part].copy(str(number), new, name)
+        for finished in opened.values():
+            finished.close()
+        for name, kept in tree.copied.items():
+            new[name] = kept if isinstance(kept, h5py.SoftLink) else new[kept]
+        write_provenance(new, made, earlier=old)
+
+
+def _copy_sidecar(source: Path, target: Path) -> None:
+    """Conventions kept beside the source, beside the target, too, unless somebody wrote them."""
+    new = target.with_name(target.name + SIDECAR_SUFFIX)
+    own, of_folder = (
+        source.with_name(source.name + SIDECAR_SUFFIX),
+        source.with_name(FOLDER_SIDECAR),
+    )
+    is_same_folder = source.parent.resolve() == target.parent.resolve()
+    if own.is_file() and not new.exists():
+        new.write_bytes(own.read_bytes())
+    elif of_folder.is_file() and not is_same_folder and not new.exists():
+        new.write_bytes(of_folder.read_bytes())
+
+
+def _require_dropped(tree: Tree, source: Path, drop: Collection[str]) -> None:
+    known = {part for name in (*tree.groups, *tree.datasets) for part in name.split("/")}
+    faults = []
+    for name in sorted(set(drop) - tree.dropped):
+        hint = nearest(name, known)
+        remedy = f"Correct the name{f'; {hint}' if hint else ', or leave it out.'}"
+        faults.append(describe(str(source), f"no {name!r} to drop", "one in the tree", remedy))
+    raise_faults(faults)
+
+
+def _require_quality(quality: int) -> None:
+    if not 1 <= quality <= 100:
+        expected, remedy = "a whole number from 1 to 100", "95 is a good value."
+        raise UserError(describe("quality", repr(quality), expected, remedy))

@@ -1,0 +1,168 @@
+"""split: episodes into train and valid, each task in both, what belongs together on one side."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import h5py
+import numpy as np
+
+from data_tools.episode import Dataset
+from data_tools.errors import UserError, describe
+from data_tools.files.hdf5 import open_hdf5
+from data_tools.keep import keep_steps
+from data_tools.rewrite.provenance import provenance, write_provenance
+from data_tools.rewrite.tree import copy_attributes, read_tree
+from data_tools.rewrite.unfinished import Unfinished
+
+# Episodes that share one of these were generated from, or recorded under, the same thing.
+GROUP_ATTRIBUTES: Final = ("source_demo", "scene", "operator")
+DEFAULT_VALID: Final = 0.1
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices of the episodes to train on and to validate on, each in rising order."""
+
+    train: tuple[int, ...]
+    valid: tuple[int, ...]
+
+
+def split(
+    dataset: Dataset,
+    valid: float = DEFAULT_VALID,
+    seed: int = 0,
+    groups: Sequence[str] = GROUP_ATTRIBUTES,
+) -> Split:
+    """Train and valid, the same for the same episodes, fraction and seed.
+
+    Episodes that share a value of one of the group attributes land on one side, and so do episodes
+    connected through others (a scene shared with one, an operator with another). Each task gives
+    its share of valid episodes, as near as its groups allow.
+
+    Args:
+        dataset: the episodes.
+        valid: fraction of the episodes to validate on, above 0 and below 1.
+        seed: of the choice.
+        groups: names of attributes; those no episode has play no part.
+
+    Raises:
+        UserError: the fraction is out of range, or all episodes belong together.
+    """
+    if not 0 < valid < 1:
+        remedy = "0.1 validates on every tenth episode."
+        raise UserError(describe("valid", repr(valid), "a fraction between 0 and 1", remedy))
+    joined = _joined(dataset, groups)
+    if len(joined) < 2:
+        found = f"{len(dataset)} episodes that all belong together by {list(groups)}"
+        remedy = "Give fewer --group attributes, or record another scene or source."
+        raise UserError(describe("dataset", found, "at least two groups of episodes", remedy))
+    chosen = _choose(dataset, joined, valid, np.random.default_rng(seed))
+    train = tuple(index for index in range(len(dataset)) if index not in chosen)
+    return Split(train, tuple(sorted(chosen)))
+
+
+def write_split_keep(dataset: Dataset, parts: Split, folder: Path, rule: str) -> None:
+    """A folder with the keep-files train.json and valid.json, which `open_dataset` takes."""
+    made = provenance("split", [], {"rule": rule, "fingerprint": dataset.fingerprint})
+    with Unfinished(folder, made) as work:
+        for name, indices in (("train", parts.train), ("valid", parts.valid)):
+            kept = [
+                np.full(dataset[index].num_steps, index in indices) for index in range(len(dataset))
+            ]
+            text = keep_steps(dataset, kept, f"{rule}, {name}").model_dump_json(indent=1)
+            work.part(f"{name}.json", partial(_write_text, text))
+        work.publish(work.parts)
+
+
+def write_split_masks(dataset: Dataset, parts: Split, source: Path, target: Path) -> None:
+    """A copy of one `data/demo_N` file with robomimic's filter keys mask/train and mask/valid.
+
+    Masks of these names are replaced; others are kept. Chunks are copied as they are.
+
+    Raises:
+        UserError: the target exists, or an episode is not a group of this file.
+    """
+    if any(not _demo(dataset, index) for index in (*parts.train, *parts.valid)):
+        remedy = "Write keep-files instead: give OUT as a folder."
+        raise UserError(describe(str(source), "episodes without a group", "data/demo_N", remedy))
+    settings = {"train": len(parts.train), "valid": list(parts.valid)}
+    made = provenance("split", [source], settings)
+    with Unfinished(target, made) as work, open_hdf5(source) as old:
+        read_tree(old, source)
+        whole = work.folder / "whole.hdf5"
+        with h5py.File(whole, "w") as new:
+            copy_attributes(old, new)
+            for name in old:
+                old.copy(name, new, name)
+            masks = new.require_group("mask")
+            for key, indices in (("train", parts.train), ("valid", parts.valid)):
+                masks.pop(key, None)
+                masks[key] = np.array([_demo(dataset, index) for index in indices], dtype="S")
+            write_provenance(new, made, earlier=old)
+        work.publish(whole)
+
+
+def _demo(dataset: Dataset, index: int) -> str:
+    """Name of the episode's group in its file; '' for an episode that is a whole file."""
+    return dataset[index].name.rpartition(":")[2].rpartition("/")[2]
+
+
+def _write_text(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _joined(dataset: Dataset, groups: Sequence[str]) -> list[list[int]]:
+    """Episodes connected by a shared value of any of these attributes, in order of the first."""
+    first_with: dict[tuple[str, str], int] = {}
+    leader = list(range(len(dataset)))
+
+    def lead(index: int) -> int:
+        while leader[index] != index:
+            index = leader[index] = leader[leader[index]]
+        return index
+
+    for index in range(len(dataset)):
+        attributes = dataset[index].attributes
+        for name in groups:
+            if name in attributes:
+                other = first_with.setdefault((name, repr(attributes[name])), index)
+                ours, theirs = sorted((lead(index), lead(other)))
+                leader[theirs] = ours
+    members: dict[int, list[int]] = defaultdict(list)
+    for index in range(len(dataset)):
+        members[lead(index)].append(index)
+    return list(members.values())
+
+
+def _choose(
+    dataset: Dataset, joined: list[list[int]], valid: float, rng: np.random.Generator
+) -> set[int]:
+    """The episodes to validate on: task by task, groups in random order while they fit."""
+    tasks = [_task(dataset, index) for index in range(len(dataset))]
+    strata: dict[str, list[list[int]]] = defaultdict(list)
+    for members in joined:
+        (task, _), *_ = Counter(tasks[index] for index in members).most_common(1)
+        strata[task].append(members)
+    chosen: set[int] = set()
+    for task in sorted(strata):
+        of_task = strata[task]
+        wanted = valid * sum(map(len, of_task))
+        taken = 0
+        # one group stays for training whatever the fraction
+        for place in rng.permutation(len(of_task))[:-1]:
+            if taken + len(of_task[place]) / 2 <= wanted:
+                chosen.update(of_task[place])
+                taken += len(of_task[place])
+    if not chosen:
+        smallest = int(np.argmin([len(members) for members in joined]))
+        chosen.update(joined[smallest])
+    return chosen
+
+
+def _task(dataset: Dataset, index: int) -> str:
+    episode = dataset[index]
+    return str(episode.attributes.get("task", episode.instruction))

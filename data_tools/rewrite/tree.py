@@ -1,0 +1,140 @@
+"""The tree of an HDF5 file: its groups, datasets and links, in order, and what cannot be copied."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+
+from data_tools.errors import describe, raise_faults
+
+
+@dataclass
+class Tree:
+    """Names of everything in a file, a group before what is in it.
+
+    Attributes:
+        groups: paths of the groups below the root, with whether each keeps the order of making.
+        datasets: path -> its bytes when unpacked.
+        copied: path -> a soft link, or the path of the object that has this second name.
+        dropped: names to drop that were there.
+    """
+
+    groups: dict[str, bool] = field(default_factory=dict)
+    datasets: dict[str, int] = field(default_factory=dict)
+    copied: dict[str, str | h5py.SoftLink] = field(default_factory=dict)
+    dropped: set[str] = field(default_factory=set)
+    root_is_ordered: bool = False
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all datasets when unpacked."""
+        return sum(self.datasets.values())
+
+    def is_ordered(self, group: str) -> bool:
+        """Whether the group keeps the order in which its members were made."""
+        return self.root_is_ordered if group == "/" else self.groups[group]
+
+
+def read_tree(file: h5py.File, path: Path, drop: Collection[str] = ()) -> Tree:
+    """Everything in an open file, without what is named to be dropped.
+
+    A group that is reached a second time, by a hard link or a cycle, is a second name of the first.
+
+    Raises:
+        UserError: links to other files, references or named types, which a copy would break.
+    """
+    walk = _Walk(path, drop, Tree(root_is_ordered=_is_ordered(file)), {_address(file): "/"}, [])
+    walk.faults += _attribute_faults(path, "/", file)
+    pending = [(file["/"], "")]
+    while pending:
+        group, prefix = pending.pop()
+        below = []
+        for name in group:
+            if walk.visit(group, name, f"{prefix}{name}"):
+                below.append((group[name], f"{prefix}{name}/"))
+        pending += reversed(below)
+    raise_faults(walk.faults)
+    return walk.tree
+
+
+@dataclass
+class _Walk:
+    """A walk through a file: what was found, what cannot be copied, and where it has been."""
+
+    path: Path
+    drop: Collection[str]
+    tree: Tree
+    seen: dict[tuple[int, int], str]
+    faults: list[str]
+
+    def visit(self, group: h5py.Group, name: str, place: str) -> bool:
+        """Enter one member of a group; whether it is a group seen for the first time."""
+        if name in self.drop:
+            self.tree.dropped.add(name)
+            return False
+        link = group.get(name, getlink=True)
+        match link:
+            case h5py.SoftLink():
+                self.tree.copied[place] = link
+            case h5py.ExternalLink():
+                self.faults.append(
+                    _fault(self.path, place, f"a link to the file {link.filename!r}")
+                )
+            case _:
+                return self._visit_object(group[name], place)
+        return False
+
+    def _visit_object(self, item: h5py.HLObject, place: str) -> bool:
+        address = _address(item)
+        if address in self.seen:
+            self.tree.copied[place] = self.seen[address]
+            return False
+        self.seen[address] = place
+        if isinstance(item, h5py.Group):
+            self.tree.groups[place] = _is_ordered(item)
+        elif isinstance(item, h5py.Dataset) and h5py.check_ref_dtype(item.dtype) is None:
+            self.tree.datasets[place] = _unpacked_bytes(item)
+        else:
+            self.faults.append(_fault(self.path, place, "references or a named type"))
+            return False
+        self.faults += _attribute_faults(self.path, place, item)
+        return isinstance(item, h5py.Group)
+
+
+def copy_attributes(source: h5py.HLObject, target: h5py.HLObject) -> None:
+    """Every attribute with its type and shape, as it is."""
+    for name in source.attrs:
+        stored = source.attrs.get_id(name)
+        value = source.attrs[name]
+        if isinstance(value, h5py.Empty):
+            target.attrs[name] = value
+        else:
+            target.attrs.create(name, value, shape=stored.shape, dtype=stored.dtype)
+
+
+def _attribute_faults(path: Path, place: str, item: h5py.HLObject) -> list[str]:
+    return [
+        _fault(path, f"{place}, attribute {name!r}", "references")
+        for name in item.attrs
+        if h5py.check_ref_dtype(item.attrs.get_id(name).dtype) is not None
+    ]
+
+
+def _unpacked_bytes(dataset: h5py.Dataset) -> int:
+    is_variable = dataset.dtype.kind == "O"
+    return dataset.id.get_storage_size() if is_variable or not dataset.shape else dataset.nbytes
+
+
+def _fault(path: Path, place: str, found: str) -> str:
+    remedy = "Leave it out (--drop), or make a file that holds everything itself."
+    return describe(f"{path}:{place}", found, "data that can be copied", remedy)
+
+
+def _is_ordered(group: h5py.Group) -> bool:
+    return bool(group.id.get_create_plist().get_link_creation_order())
+
+
+def _address(item: h5py.HLObject) -> tuple[int, int]:
+    about = h5py.h5o.get_info(item.id)
+    return about.fileno, about.addr
