@@ -12,14 +12,23 @@ from rich.markup import escape
 from rich.table import Table
 
 from data_tools.actions import near_constant_columns
-from data_tools.doctor import validate as find_faults
+from data_tools.commands.doctor import app as doctor_app
+from data_tools.commands.rewrite import app as rewrite_commands
+from data_tools.commands.rewrite import progress
+from data_tools.commands.view import app as view_app
+from data_tools.episode import Dataset
 from data_tools.errors import UserError
-from data_tools.reader import Hdf5Dataset, open_dataset
+from data_tools.reader import open_dataset
+from data_tools.rewrite.stats_files import lerobot_stats, openpi_stats, write_json
 from data_tools.stats import dataset_stats
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Look at, check and measure robot data."
 )
+app.add_typer(rewrite_commands)
+
+app.add_typer(doctor_app)
+app.add_typer(view_app)
 
 Paths = Annotated[list[Path], typer.Argument(help="HDF5 files, folders or globs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
@@ -37,7 +46,7 @@ def main() -> None:
 @app.command()
 def inspect(path: Paths, as_json: AsJson = False) -> None:
     """Say what the files hold: layout, episodes, cameras, columns and sentences."""
-    summary = _summary(open_dataset(path))
+    summary = _summary(open_dataset(path, allow_undeclared=True))
     if as_json:
         _print_json(summary)
         return
@@ -50,25 +59,25 @@ def inspect(path: Paths, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def validate(path: Paths, as_json: AsJson = False) -> None:
-    """Check the numbers, sentences and images; exit code 1 when anything was found."""
-    dataset = open_dataset(path)
-    findings = [*dataset.inspected.warnings, *find_faults(dataset)]
-    if as_json:
-        _print_json([finding.model_dump() for finding in findings])
-    else:
-        for finding in findings:
-            sys.stdout.write(f"{finding}\n")
-        sys.stdout.write(f"{len(findings)} findings in {len(dataset)} episodes\n")
-    if findings:
-        raise typer.Exit(1)
-
-
-@app.command()
-def stats(path: Paths, as_json: AsJson = False) -> None:
+def stats(
+    path: Paths,
+    as_json: AsJson = False,
+    openpi: Annotated[
+        Path | None, typer.Option(help="Also write openpi's norm_stats.json here.")
+    ] = None,
+    lerobot: Annotated[
+        Path | None, typer.Option(help="Also write LeRobot's stats.json here; reads every frame.")
+    ] = None,
+) -> None:
     """Print exact statistics of every state and action column."""
     dataset = open_dataset(path)
     parts = dataset_stats(dataset)
+    if openpi is not None:
+        write_json(openpi, openpi_stats(parts))
+    if lerobot is not None:
+        with progress("episodes") as advance:
+            counted = lerobot_stats(dataset, advance)
+        write_json(lerobot, counted)
     if as_json:
         dumped = {part: values.model_dump() for part, values in parts.items()}
         _print_json({"fingerprint": dataset.fingerprint, **dumped})
@@ -87,7 +96,7 @@ def stats(path: Paths, as_json: AsJson = False) -> None:
     Console().print(table)
 
 
-def _summary(dataset: Hdf5Dataset) -> dict[str, object]:
+def _summary(dataset: Dataset) -> dict[str, object]:
     episodes = [dataset[index] for index in range(len(dataset))]
     conventions = dataset.conventions
     num_frames = sum(episode.num_steps for episode in episodes)
@@ -96,7 +105,7 @@ def _summary(dataset: Hdf5Dataset) -> dict[str, object]:
         "evidence": list(dataset.inspected.evidence),
         "episodes": len(episodes),
         "frames": num_frames,
-        "duration_s": num_frames / conventions.known_control_hz("tell the duration"),
+        "duration_s": num_frames / conventions.control_hz if conventions.control_hz else None,
         "successes": sum(episode.is_success is True for episode in episodes),
         "cameras": [f"{c.name} {c.width} x {c.height}" for c in conventions.cameras],
         "state_dim": len(conventions.state.names),
@@ -106,6 +115,8 @@ def _summary(dataset: Hdf5Dataset) -> dict[str, object]:
             for text, count in Counter(episode.instruction for episode in episodes).most_common()
         ],
         "conventions": conventions.model_dump(mode="json"),
+        "rules": list(dataset.inspected.rules),
+        "undeclared": list(dataset.inspected.undeclared),
         "fingerprint": dataset.fingerprint,
         "warnings": [str(warning) for warning in dataset.inspected.warnings],
     }

@@ -1,0 +1,1 @@
+"""Pictures of a dataset: contact sheets, plots, videos and one page that holds them together."""
