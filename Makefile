@@ -15,6 +15,8 @@ GL_PACKAGES := libegl1 libgl1-mesa-dri libopengl0
 # torch.compile on a CPU (training.compile) writes C++ against Python's headers; one test runs it.
 CXX_PACKAGES := g++ python3.11-dev
 HAS_CXX := command -v g++ > /dev/null && test -e "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h"
+# The page of `robot-data view` is tested in a real browser; without one those tests are skipped.
+BROWSER_PACKAGES := chromium
 RENDER_ONE := import mujoco; context = mujoco.GLContext(8, 8); context.make_current(); context.free()
 
 # Installs Debian packages as root or with passwordless sudo; otherwise prints the one line to run.
@@ -30,7 +32,11 @@ else \
 fi
 endef
 
-.PHONY: help quickstart setup rendering compiler test check lint format lock clean
+# Other projects' readers, which tests read our files with. Without their dependencies: theirs would replace ours.
+PEER_READERS := robomimic minari termcolor
+PEERS_INSTALLED := $(VENV)/.peers_installed
+
+.PHONY: help quickstart setup rendering compiler browser test check fuzz lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,12 +48,12 @@ setup: $(INSTALLED) rendering ## make .venv with pinned dependencies and see tha
 	@echo "ready: $(BIN)/policy-ft --help"
 
 # The tests' models are tiny: more threads only wait for one another.
-test check: export OMP_NUM_THREADS ?= 1
+test check fuzz: export OMP_NUM_THREADS ?= 1
 
-test: setup compiler ## set up, then run every test
+test: setup compiler $(PEERS_INSTALLED) ## set up, then run every test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: setup lint ## lint and the fast tests
+check: setup lint $(PEERS_INSTALLED) ## lint and the fast tests
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 lint: $(INSTALLED) ## ruff, format, types, spelling
@@ -56,11 +62,14 @@ lint: $(INSTALLED) ## ruff, format, types, spelling
 	$(BIN)/mypy
 	$(BIN)/codespell
 
+fuzz: setup ## read thousands of damaged data sets; takes about four minutes
+	$(BIN)/python -m tests.data_tools.fuzz $(FUZZ_ARGS)
+
 format: $(INSTALLED) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: $(INSTALLED) ## write the versions that are in .venv to constraints.txt (from a CPU build of torch)
+lock: $(INSTALLED) $(PEERS_INSTALLED) ## write the versions that are in .venv to constraints.txt (from a CPU build of torch)
 	@{ echo "# Every version the tests passed with, rewritten by: make lock"; \
 	   $(BIN)/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/+[a-z0-9.]*$$//'; } > constraints.tmp
 	mv constraints.tmp constraints.txt
@@ -75,6 +84,9 @@ rendering: $(INSTALLED)
 compiler: $(INSTALLED)
 	@$(HAS_CXX) || { $(call apt_install,$(CXX_PACKAGES)); $(HAS_CXX); }
 
+browser: ## install Debian's Chromium, which the tests of HTML pages use if it is there
+	@command -v chromium > /dev/null || { $(call apt_install,$(BROWSER_PACKAGES)); }
+
 $(BIN)/python:
 	@command -v $(PYTHON) > /dev/null || { $(call apt_install,python3.11 python3.11-venv); }
 	@$(PYTHON) -c "import ensurepip" 2> /dev/null || { $(call apt_install,python3.11-venv); }
@@ -82,4 +94,8 @@ $(BIN)/python:
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev,orbax,track]"
+	touch $@
+
+$(PEERS_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt --no-deps $(PEER_READERS)
 	touch $@

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import yaml
 
-from data_tools.columns import map_columns
+from data_tools.mapping.columns import map_columns
 from data_tools.reader import open_dataset
 from policy_ft.assemble import check, train
 from policy_ft.checkpoints.load import load_policy

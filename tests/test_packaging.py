@@ -19,11 +19,11 @@ DISTRIBUTION_OF = {"PIL": "pillow", "yaml": "pyyaml"}
 # Brought along, and pinned, by a dependency that cannot do without it.
 COMES_WITH = {"click": "typer", "httpx2": "huggingface_hub", "packaging": "pytest"}
 # Modules of benchmarks/, found because Python puts a script's own folder on the path.
-BESIDE_A_SCRIPT = {"cpu_clock", "peers", "pi0_gpu", "pi0_sizes"}
-# The code compared with, in an environment of its own: benchmarks/peers/lerobot.sh.
-PEERS = {"lerobot"}
-# Tools that are run, not imported, and what torch imports for us.
-RUN_BY_NAME = {"codespell", "mypy", "pytest-timeout", "ruff", "types-PyYAML"}
+BESIDE_A_SCRIPT = {"cpu_clock", "index_speed", "peers", "pi0_gpu", "pi0_sizes", "repack_speed"}
+# The code compared with: in its own environment (peers/lerobot.sh), or without dependencies.
+PEERS = {"lerobot", "robomimic"}
+# Tools that are run, not imported (fsspec finds aiohttp), and what torch imports for us.
+RUN_BY_NAME = {"aiohttp", "codespell", "mypy", "pytest-timeout", "ruff", "types-PyYAML"}
 IMPORTED_BY_TORCH = {"tensorboard"}
 # Extras that our own modules import, where they are needed.
 IMPORTED_EXTRAS = ("orbax",)
@@ -56,7 +56,7 @@ def imported_distributions(*folders: str) -> set[str]:
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names.add(node.module.split(".")[0])
-    known = {*sys.stdlib_module_names, *PACKAGES, *COMES_WITH, *BESIDE_A_SCRIPT, *PEERS}
+    known = {*sys.stdlib_module_names, *PACKAGES, "tests", *COMES_WITH, *BESIDE_A_SCRIPT, *PEERS}
     third_party = names - known
     return {DISTRIBUTION_OF.get(name, name) for name in third_party}
 
