@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from data_tools.conventions import Conventions
@@ -31,6 +32,7 @@ from policy_ft.preflight import (
     require_named_robot,
     require_parts,
     require_rollouts,
+    require_separate_validation,
     require_sound_numbers,
     require_speed_settings,
 )
@@ -89,6 +91,7 @@ def train(
         with accelerator.main_process_first():
             episodes = open_or_collect(config.data, config.seed)
     require_sound_numbers(episodes)
+    require_separate_validation(episodes)
     if policy is not None:
         policy = _descended(policy)
     else:
@@ -131,6 +134,7 @@ def check(
         episodes = faults.of(lambda: open_data(config.data, config.seed))
     if episodes is not None:
         faults.extend(_findings(episodes))
+        faults.of(partial(require_separate_validation, episodes))
     if isinstance(config.policy, PretrainedPolicy):
         pretrained = config.policy
         faults.of(lambda: require_parts(pretrained))
@@ -190,7 +194,7 @@ def build_policy(config: RunConfig, episodes: Dataset) -> Policy:
 
 def _kept(config: RunConfig, episodes: Dataset) -> tuple[int, ...]:
     """Indices of the training episodes."""
-    return training_indices(episodes, config.data.validation_fraction, config.seed)
+    return training_indices(episodes, config.data, config.seed)
 
 
 def _mapped(config: RunConfig, episodes: Dataset, policy: Policy) -> Dataset:

@@ -5,7 +5,7 @@ from functools import partial
 from typing import TypeVar
 
 from data_tools.conventions import Conventions, compare
-from data_tools.doctor import number_errors
+from data_tools.doctor import number_errors, validate_split
 from data_tools.episode import Dataset
 from data_tools.mapping.mapping import ConventionsMapping, without_cameras
 from eval_envs.making import make_env
@@ -14,6 +14,7 @@ from policy_ft.config.policy import NewPolicy, PretrainedPolicy
 from policy_ft.config.run import EvaluationConfig, RunConfig
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.data.sources import Source, sources_of
+from policy_ft.data.split import DividedDataset
 from policy_ft.embodiments import PRESETS, Embodiment, load_embodiment
 from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.evaluation.rollout import require_agreement
@@ -56,6 +57,19 @@ def require_sound_numbers(episodes: Dataset) -> None:
         f"{source.where}: {finding}" if source.name else str(finding)
         for source in sources_of(episodes)
         for finding in number_errors(source.episodes)
+    )
+
+
+def require_separate_validation(episodes: Dataset) -> None:
+    """UserError for what chosen validation episodes share with those to train on.
+
+    A random split keeps apart what data.split_groups names, and needs no look.
+    """
+    raise_faults(
+        f"{source.where}: {finding}"
+        for source in sources_of(episodes)
+        if isinstance(source.episodes, DividedDataset)
+        for finding in validate_split(source.episodes.training, source.episodes.validation)
     )
 
 

@@ -55,12 +55,12 @@ def split(
     if not 0 < valid < 1:
         remedy = "0.1 validates on every tenth episode."
         raise UserError(describe("valid", repr(valid), "a fraction between 0 and 1", remedy))
-    joined = _joined(dataset, groups)
-    if len(joined) < 2:
+    together = joined(dataset, groups)
+    if len(together) < 2:
         found = f"{len(dataset)} episodes that all belong together by {list(groups)}"
         remedy = "Give fewer --group attributes, or record another scene or source."
         raise UserError(describe("dataset", found, "at least two groups of episodes", remedy))
-    chosen = _choose(dataset, joined, valid, np.random.default_rng(seed))
+    chosen = _choose(dataset, together, valid, np.random.default_rng(seed))
     train = tuple(index for index in range(len(dataset)) if index not in chosen)
     return Split(train, tuple(sorted(chosen)))
 
@@ -115,8 +115,11 @@ def _write_text(text: str, path: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _joined(dataset: Dataset, groups: Sequence[str]) -> list[list[int]]:
-    """Episodes connected by a shared value of any of these attributes, in order of the first."""
+def joined(dataset: Dataset, groups: Sequence[str]) -> list[list[int]]:
+    """Indices of episodes connected by a shared value of any of these attributes.
+
+    Groups in the order of their first episode; an episode connected with none is its own group.
+    """
     first_with: dict[tuple[str, str], int] = {}
     leader = list(range(len(dataset)))
 
@@ -139,12 +142,12 @@ def _joined(dataset: Dataset, groups: Sequence[str]) -> list[list[int]]:
 
 
 def _choose(
-    dataset: Dataset, joined: list[list[int]], valid: float, rng: np.random.Generator
+    dataset: Dataset, together: list[list[int]], valid: float, rng: np.random.Generator
 ) -> set[int]:
     """The episodes to validate on: task by task, groups in random order while they fit."""
     tasks = [_task(dataset, index) for index in range(len(dataset))]
     strata: dict[str, list[list[int]]] = defaultdict(list)
-    for members in joined:
+    for members in together:
         (task, _), *_ = Counter(tasks[index] for index in members).most_common(1)
         strata[task].append(members)
     chosen: set[int] = set()
@@ -158,8 +161,8 @@ def _choose(
                 chosen.update(of_task[place])
                 taken += len(of_task[place])
     if not chosen:
-        smallest = int(np.argmin([len(members) for members in joined]))
-        chosen.update(joined[smallest])
+        smallest = int(np.argmin([len(members) for members in together]))
+        chosen.update(together[smallest])
     return chosen
 
 

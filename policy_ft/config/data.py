@@ -51,14 +51,60 @@ SMALLEST_SHARE: Final = 0.001
 SOURCE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
-class SourceConfig(Settings):
-    """One dataset of a mixture, and how its columns become those of the others."""
+class SelectionConfig(Settings):
+    """Which episodes of which files make one dataset, and which of them validate."""
 
     path: Paths = Field(
         min_length=1,
         description="HDF5 file, folder or glob, or a list of them, read as one dataset; or the "
         "folder of a LeRobot dataset.",
     )
+    layout: str | None = Field(
+        None,
+        description="Name of the layout to read HDF5 files as (docs/data-layouts.md); null detects "
+        "it.",
+    )
+    mask: str | None = Field(
+        None,
+        description="Filter key to train on, e.g. train: the episodes that the files list in "
+        "mask/train. null takes all.",
+    )
+    keep: str | None = Field(
+        None,
+        description="Keep-file to train on, as robot-data filter and split write it: windows start "
+        "only where it says.",
+    )
+    validation_mask: str | None = Field(
+        None,
+        description="Filter key of the episodes to validate on, e.g. valid; validation_fraction "
+        "then plays no part.",
+    )
+    validation_keep: str | None = Field(
+        None,
+        description="Keep-file of the episodes to validate on; validation_fraction then plays no "
+        "part.",
+    )
+
+    @property
+    def names_validation(self) -> bool:
+        """Whether the episodes to validate on are chosen here and not at random."""
+        return self.validation_mask is not None or self.validation_keep is not None
+
+    @model_validator(mode="after")
+    def _trains_on_others(self) -> Self:
+        if self.names_validation and self.mask is None and self.keep is None:
+            name = "validation_mask" if self.validation_mask is not None else "validation_keep"
+            value = self.validation_mask or self.validation_keep
+            raise ValueError(
+                f"{name}: found {value!r} and neither mask nor keep; expected the episodes to "
+                "train on, too, or these would be among them. Set mask or keep."
+            )
+        return self
+
+
+class SourceConfig(SelectionConfig):
+    """One dataset of a mixture, and how its columns become those of the others."""
+
     weight: Real = Field(
         gt=0,
         description="Share of the samples, relative to the other weights: with 4 and 1 four of "
@@ -87,7 +133,7 @@ class SourceConfig(Settings):
         return ConventionsMapping(cameras=self.cameras, state=self.state, action=self.action)
 
 
-class DataConfig(Settings):
+class DataConfig(SelectionConfig):
     """The demonstrations of a run."""
 
     path: Paths = Field(
@@ -118,6 +164,11 @@ class DataConfig(Settings):
         lt=1,
         description="Share of the episodes kept out of training, whole episodes and at least one "
         "of each dataset. More measures better and trains on less.",
+    )
+    split_groups: tuple[str, ...] = Field(
+        ("source_demo",),
+        description="Attributes of episodes: those that share a value are all trained on or all "
+        "validated on, as generated children of one demonstration should be.",
     )
     collect: Annotated[
         Annotated[CollectConfig, Tag("on")] | Annotated[Literal["off"], Tag("off")],
@@ -150,6 +201,17 @@ class DataConfig(Settings):
             raise ValueError(
                 f"path: found {found} of path and mixture; expected one of them. Name the one "
                 "dataset in path, or several with their weights in mixture."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _selections_in_the_mixture(self) -> Self:
+        names = [name for name in SelectionConfig.model_fields if name != "path"]
+        chosen = [name for name in names if getattr(self, name) is not None]
+        if self.mixture and chosen:
+            raise ValueError(
+                f"{chosen[0]}: found {chosen} beside mixture; expected none. Give them to the "
+                "datasets of the mixture that they are for."
             )
         return self
 

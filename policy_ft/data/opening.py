@@ -1,7 +1,7 @@
 """The datasets that a run's settings name: recorded, opened, mapped to what the policy declares."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -10,8 +10,9 @@ from data_tools.episode import Dataset
 from data_tools.mapping.mapping import ConventionsMapping
 from data_tools.reader import open_dataset
 from eval_envs.collect import collect
-from policy_ft.config.data import CollectConfig, DataConfig, SourceConfig
+from policy_ft.config.data import CollectConfig, DataConfig, SelectionConfig, SourceConfig
 from policy_ft.data.sources import Mixture, Source, limited
+from policy_ft.data.split import DividedDataset
 from policy_ft.errors import UserError, describe, raise_faults
 
 _EPISODES_A_WORKER: Final = 50
@@ -54,12 +55,12 @@ def is_to_be_collected(config: DataConfig) -> bool:
 
 def _open(config: DataConfig, seed: int) -> Dataset:
     if not config.mixture:
-        return _opened(config.path)
+        return _opened(config, "data")
     faults: list[str] = []
     sources = []
     for name, each in config.mixture.items():
         try:
-            episodes = _open_source(each, seed)
+            episodes = _open_source(each, seed, f"data.mixture.{name}")
         except UserError as error:
             faults += [f"data.mixture.{name}: {fault}" for fault in error.faults]
             continue
@@ -99,16 +100,42 @@ def _collect(path: Path, config: CollectConfig) -> None:
     )
 
 
-def _open_source(config: SourceConfig, seed: int) -> Dataset:
-    episodes = _opened(config.path)
-    if config.max_episodes_per_task == "all":
+def _open_source(config: SourceConfig, seed: int, where: str) -> Dataset:
+    episodes, most = _opened(config, where), config.max_episodes_per_task
+    if most == "all":
         return episodes
-    return limited(episodes, config.max_episodes_per_task, seed)
+    if isinstance(episodes, DividedDataset):
+        return DividedDataset(limited(episodes.training, most, seed), episodes.validation)
+    return limited(episodes, most, seed)
 
 
-def _opened(paths: Sequence[str]) -> Dataset:
+def _opened(config: SelectionConfig, where: str) -> Dataset:
     """One dataset of all paths; a LeRobot dataset is one folder and no list."""
-    return open_dataset(paths[0] if len(paths) == 1 else list(paths))
+    path = config.path[0] if len(config.path) == 1 else list(config.path)
+
+    def chosen(mask: str | None, keep: str | None) -> Dataset:
+        own = None if keep is None else Path(keep)
+        return open_dataset(path, mask=mask, keep=own, layout=config.layout)
+
+    training = chosen(config.mask, config.keep)
+    if not config.names_validation:
+        return training
+    validation = chosen(config.validation_mask, config.validation_keep)
+    raise_faults(_shared_episodes(training, validation, where))
+    return DividedDataset(training, validation)
+
+
+def _shared_episodes(training: Dataset, validation: Dataset, where: str) -> Iterator[str]:
+    names = {training[index].name for index in range(len(training))}
+    shared = [name for index in range(len(validation)) if (name := validation[index].name) in names]
+    if shared:
+        found = f"{len(shared)} of {len(validation)} are trained on, e.g. {shared[0]}"
+        remedy = "Correct the masks or keep-files: validation would praise memory."
+        yield describe(f"{where}, episodes to validate on", found, "none", remedy)
+    for name, part in (("train", training), ("validate", validation)):
+        if not len(part):
+            remedy = "Correct the masks or keep-files."
+            yield describe(f"{where}, episodes to {name} on", "none", "at least one", remedy)
 
 
 def aligned(episodes: Dataset, policys: Conventions | None = None) -> Dataset:

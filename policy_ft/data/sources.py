@@ -13,9 +13,10 @@ from data_tools.episode import Dataset, Episode, Inspected
 from data_tools.kept import KeptDataset
 from data_tools.mapping.dataset import MappedDataset
 from data_tools.mapping.mapping import ConventionsMapping, mapping_faults
+from policy_ft.config.data import DataConfig
 from policy_ft.data.fitting import fit_statistics
 from policy_ft.data.noise import Purpose, generator
-from policy_ft.data.split import split_episodes
+from policy_ft.data.split import DividedDataset, split_episodes
 from policy_ft.data.windows import MixedWindows, WindowDataset
 from policy_ft.errors import UserError, raise_faults
 from policy_ft.transforms import Transforms
@@ -47,9 +48,10 @@ class Source:
         """Cameras that the dataset lacks and says so."""
         return self.mapping.absent
 
-    def split(self, fraction: float, seed: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def split(self, config: DataConfig, seed: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Indices of the training and of the validation episodes; see `split_episodes`."""
-        return split_episodes(self.episodes, fraction, seed, self.where)
+        fraction, groups = config.validation_fraction, config.split_groups
+        return split_episodes(self.episodes, fraction, seed, self.where, groups)
 
     def windows(self, indices: Sequence[int], transforms: Transforms) -> WindowDataset:
         """The windows of some episodes; the slots of cameras that are not there are masked."""
@@ -62,7 +64,7 @@ class Source:
             UserError: the mapping names what is not there, or a difference is left.
         """
         try:
-            episodes = MappedDataset(self.episodes, target, self.mapping)
+            episodes = self._mapped(self.episodes, target)
         except UserError as error:
             raise UserError([f"{self.where}.{fault}" for fault in error.faults]) from None
         raise_faults(
@@ -75,6 +77,11 @@ class Source:
             )
         )
         return replace(self, episodes=episodes)
+
+    def _mapped(self, episodes: Dataset, target: Conventions) -> Dataset:
+        if isinstance(episodes, DividedDataset):
+            return episodes.with_parts(lambda part: self._mapped(part, target))
+        return MappedDataset(episodes, target, self.mapping)
 
 
 class Mixture:
@@ -140,6 +147,7 @@ class Mixture:
             warnings=tuple(finding for each in found for finding in each.warnings),
             rules=tuple(text for each in found for text in each.rules),
             undeclared=tuple(text for each in found for text in each.undeclared),
+            files=tuple(path for each in found for path in each.files),
         )
 
     @cached_property
@@ -175,12 +183,12 @@ def fingerprints_by_source(episodes: Dataset) -> dict[str, str]:
     return {source.name: source.episodes.fingerprint for source in episodes.sources}
 
 
-def training_indices(episodes: Dataset, validation_fraction: float, seed: int) -> tuple[int, ...]:
+def training_indices(episodes: Dataset, config: DataConfig, seed: int) -> tuple[int, ...]:
     """Indices of the training episodes of all sources in the whole dataset, ascending."""
     indices: list[int] = []
     first = 0
     for source in sources_of(episodes):
-        kept, _ = source.split(validation_fraction, seed)
+        kept, _ = source.split(config, seed)
         indices += [first + index for index in kept]
         first += len(source.episodes)
     return tuple(indices)
@@ -194,19 +202,19 @@ def statistics_basis(episodes: Dataset) -> Dataset:
 
 
 def training_and_validation(
-    episodes: Dataset, transforms: Transforms, validation_fraction: float, seed: int
+    episodes: Dataset, transforms: Transforms, config: DataConfig, seed: int
 ) -> tuple[WindowDataset | MixedWindows, dict[str, WindowDataset]]:
     """The windows to train on, and by source those to validate on.
 
     Args:
         episodes: of one source or several, mapped to the policy's declaration.
         transforms: of the policy.
-        validation_fraction: share of each source's episodes that goes to validation.
+        config: says how each source is split.
         seed: two seeds are two splits.
     """
     training, validation = [], {}
     for source in sources_of(episodes):
-        kept, held_out = source.split(validation_fraction, seed)
+        kept, held_out = source.split(config, seed)
         own = _own_transforms(episodes, source, kept, transforms)
         training.append(source.windows(kept, own))
         validation[source.name] = source.windows(held_out, own)

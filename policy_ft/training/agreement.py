@@ -4,14 +4,16 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+from policy_ft.config.data import SelectionConfig
 from policy_ft.config.run import RunConfig
 
 # Where, how long and how fast a run goes, and how it is measured; what each step computes changes
 # at most by rounding.
 HARMLESS = (
     "output_dir",
-    "data.path",
-    "data.mixture.*.path",
+    # the fingerprint tells whether these choose other data
+    *(f"data.{name}" for name in SelectionConfig.model_fields),
+    *(f"data.mixture.*.{name}" for name in SelectionConfig.model_fields),
     "data.collect",
     "data.num_workers",
     "data.prefetch",

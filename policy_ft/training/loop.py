@@ -303,7 +303,7 @@ def _build(
     optimizer = build_optimizer(model, plan, config.optimizer)
     ema = None if config.tuning.ema == "off" else Ema(model, config.tuning.ema.decay)
     windows, held_out = training_and_validation(
-        episodes, policy.transforms, config.data.validation_fraction, config.seed
+        episodes, policy.transforms, config.data, config.seed
     )
     dtype = autocast_dtype(config.training, accelerator.device)
     clip_norm = config.optimizer.clip_norm

@@ -27,8 +27,7 @@ TASKS = ("lift the blue cylinder", "push the red block")
 
 def windows_of(config, transforms):
     episodes = aligned(open_data(config.data, config.seed))
-    fraction = config.data.validation_fraction
-    return training_and_validation(episodes, transforms, fraction, config.seed)
+    return training_and_validation(episodes, transforms, config.data, config.seed)
 
 
 def built(config):
