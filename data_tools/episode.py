@@ -38,6 +38,7 @@ class Inspected:
             dropped, rows skipped.
         undeclared: what only a person can tell and has not, a sentence each with the lines to
             write; empty unless the data was opened in spite of it.
+        files: paths or URLs of the files; of a LeRobot dataset its folder.
     """
 
     layouts: tuple[str, ...]
@@ -45,6 +46,7 @@ class Inspected:
     warnings: tuple[Finding, ...]
     rules: tuple[str, ...] = ()
     undeclared: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,7 @@ def open_hdf5_files(
         warnings=tuple(warning for scan in found.values() for warning in scan.warnings),
         rules=tuple(f"{rule} ({count} rows)" for rule, count in rules.items() if count),
         undeclared=tuple(left_open),
+        files=tuple(map(str, found)),
     )
     stored = next(iter(found.values())).conventions
     records = EpisodeRecords([scan.episodes for scan in found.values()])

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_tools.checks.collection import check_size
 from data_tools.checks.repair import repair
 from data_tools.checks.report import Report, as_json, dataset_facts, print_report, render_html
+from data_tools.commands.options import AsJson, LayoutName, Mask, Paths, progress
 from data_tools.doctor import validate as find_faults
 from data_tools.doctor import validate_split
 from data_tools.episode import Dataset
@@ -21,13 +21,11 @@ from data_tools.reader import open_dataset
 
 app = typer.Typer()
 
-Paths = Annotated[list[str], typer.Argument(help="Files, folders, globs or URLs of robot data.")]
-
 
 @app.command()
 def validate(
     path: Paths,
-    as_json_: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+    as_json_: AsJson = False,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write the report as one page.")
     ] = None,
@@ -41,9 +39,8 @@ def validate(
     ignore: Annotated[
         list[str] | None, typer.Option(metavar="RULE", help="A rule whose findings are meant.")
     ] = None,
-    mask: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Only the episodes of this filter key.")
-    ] = None,
+    mask: Mask = None,
+    layout: LayoutName = None,
     validation: Annotated[
         str | None,
         typer.Option(
@@ -53,19 +50,19 @@ def validate(
     ] = None,
 ) -> None:
     """Check numbers, sentences and images; exit code 1 when anything was found."""
-    dataset = open_dataset(path, mask=mask, allow_undeclared=True)
+    dataset = open_dataset(path, mask=mask, layout=layout, allow_undeclared=True)
     ignored = tuple(ignore or ())
-    with _progress() as progress:
-        bar = progress.add_task("checking", total=len(dataset))
+    with progress("checking, episodes") as advance:
+        count = len(dataset)
         findings = find_faults(
-            dataset,
-            deep=deep,
-            ignore=ignored,
-            progress=lambda count: progress.update(bar, completed=count),
+            dataset, deep=deep, ignore=ignored, progress=lambda done: advance(done, count)
         )
-        more = [*_size_findings(path), *_split_findings(path, dataset, validation)]
-        findings += [finding for finding in more if finding.rule not in ignored]
-        repairs = [] if fix is None else _repair(dataset, fix, findings, path, progress)
+        more = [*_size_findings(path), *_split_findings(path, dataset, validation, layout)]
+    findings += [finding for finding in more if finding.rule not in ignored]
+    repairs: list[object] = []
+    if fix is not None:
+        with progress("repairing, episodes") as advance:
+            repairs = list(repair(dataset, fix, findings, sources=path, advance=advance))
     report = Report(tuple(path), dataset_facts(dataset), tuple(findings), ignored)
     if html is not None:
         html.write_text(render_html(report), encoding="utf-8")
@@ -86,32 +83,6 @@ def validate(
         raise typer.Exit(1)
 
 
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-
-
-def _repair(
-    dataset: Dataset, target: Path, findings: list[Finding], path: list[str], progress: Progress
-) -> list[object]:
-    bar = progress.add_task("repairing", total=len(dataset))
-    return list(
-        repair(
-            dataset,
-            target,
-            findings,
-            sources=path,
-            advance=lambda done, total: progress.update(bar, completed=done, total=total),
-        )
-    )
-
-
 def _size_findings(paths: list[str]) -> list[Finding]:
     """Files on this machine that are larger than its memory."""
     files = [file for path in map(Path, paths) for file in ([path] if path.is_file() else [])]
@@ -120,13 +91,15 @@ def _size_findings(paths: list[str]) -> list[Finding]:
     return list(check_size(num_bytes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
 
 
-def _split_findings(paths: list[str], training: Dataset, validation: str | None) -> list[Finding]:
+def _split_findings(
+    paths: list[str], training: Dataset, validation: str | None, layout: str | None
+) -> list[Finding]:
     if validation is None:
         return []
     is_path = "://" in validation or Path(validation).exists()
     other = (
         open_dataset(validation, allow_undeclared=True)
         if is_path
-        else open_dataset(paths, mask=validation, allow_undeclared=True)
+        else open_dataset(paths, mask=validation, layout=layout, allow_undeclared=True)
     )
     return validate_split(training, other)

@@ -3,16 +3,14 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from data_tools.commands.options import LayoutName, LocalPaths, Mask, progress
 from data_tools.episode import Dataset
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.files.disk import finished_file
@@ -41,30 +39,18 @@ from data_tools.rewrite.split import (
     write_split_masks,
 )
 from data_tools.rewrite.split import split as choose_split
-from data_tools.rewrite.unfinished import Advance, existing_faults
+from data_tools.rewrite.unfinished import existing_faults
 
 app = typer.Typer(add_completion=False)
 
-Paths = Annotated[list[Path], typer.Argument(help="Files, folders or globs.")]
 Out = Annotated[Path, typer.Argument(help="What to make; it must not exist yet.")]
 Quality = Annotated[int, typer.Option(help="JPEG quality, 1 to 100; 95 is hard to tell apart.")]
 To = Annotated[Format, typer.Option("--to", help="Format to write.")]
 
 
-@contextmanager
-def progress(title: str, unit: float = 1.0) -> Iterator[Advance]:
-    """A bar on stderr; gives the function to tell of what is done, and of how much."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(
-            task, completed=round(done / unit), total=round(total / unit)
-        )
-
-
 @app.command()
 def repack(
-    files: Paths,
+    files: LocalPaths,
     out: Out,
     drop: Annotated[
         list[str],
@@ -105,7 +91,7 @@ def repack(
 
 @app.command()
 def convert(
-    path: Paths,
+    path: LocalPaths,
     out: Out,
     to: To,
     quality: Quality = DEFAULT_QUALITY,
@@ -117,22 +103,24 @@ def convert(
     images: Annotated[
         LeRobotImages, typer.Option(help="In LeRobot folders: video is lossy, png is not.")
     ] = "video",
+    mask: Mask = None,
+    layout: LayoutName = None,
 ) -> None:
     """Write the episodes in another format; a killed convert goes on when given again."""
-    dataset = open_dataset(path)
+    dataset = open_dataset(path, mask=mask, layout=layout)
     conventions = dataset.conventions
     if cameras:
         conventions = with_cameras(conventions, _camera_names(dataset, cameras))
     if size:
         conventions = with_size(conventions, *_height_and_width(size))
-    settings = {"cameras": cameras, "size": size, "align": align}
+    settings = {"cameras": cameras, "size": size, "align": align, "mask": mask, "layout": layout}
     edited = EditedDataset(dataset, all_with(dataset, Edit(align=align)), conventions)
     _write(edited, path, out, to, "convert", settings, quality, images)
 
 
 @app.command()
 def split(
-    path: Paths,
+    path: LocalPaths,
     out: Out,
     group: Annotated[
         list[str],
@@ -144,13 +132,14 @@ def split(
     ],
     valid: Annotated[float, typer.Option(help="Fraction to validate on.")] = DEFAULT_VALID,
     seed: Annotated[int, typer.Option(help="Another seed, another choice.")] = 0,
+    layout: LayoutName = None,
 ) -> None:
     """Choose episodes to validate on: a share of each task, and no scene on both sides.
 
     OUT ending in .hdf5 is a copy of the one file with mask/train and mask/valid; any other OUT is a
     folder of the keep-files train.json and valid.json.
     """
-    dataset = open_dataset(path)
+    dataset = open_dataset(path, layout=layout)
     parts = choose_split(dataset, valid, seed, group)
     if out.suffix in HDF5_SUFFIXES:
         files = expand(path)
@@ -165,16 +154,16 @@ def split(
 
 
 @app.command()
-def merge(files: Paths, out: Out) -> None:
+def merge(files: LocalPaths, out: Out, layout: LayoutName = None) -> None:
     """Join files of data/demo_N episodes that declare the same into one."""
-    dataset = open_dataset(files)
+    dataset = open_dataset(files, layout=layout)
     merge_files(dataset, out)
     sys.stdout.write(f"{out}: {len(dataset)} episodes\n")
 
 
 @app.command("filter")
 def filter_(
-    path: Paths,
+    path: LocalPaths,
     out: Out,
     noops: Annotated[
         filtering.NoopRule | None, typer.Option(help="Whose rule tells steps without motion.")
@@ -193,9 +182,11 @@ def filter_(
     apply: Annotated[
         bool, typer.Option("--apply", help="Write the kept steps to a new native file.")
     ] = False,
+    mask: Mask = None,
+    layout: LayoutName = None,
 ) -> None:
     """Choose the steps to train on; writes a keep-file, which the reader takes, unless --apply."""
-    dataset = open_dataset(path)
+    dataset = open_dataset(path, mask=mask, layout=layout)
     rules = filtering.Rules(noops, failures, min_steps, max_steps, max_mads, allow_most)
     kept = filtering.kept_steps(dataset, rules)
     total, left = sum(map(len, kept)), sum(int(steps.sum()) for steps in kept)
@@ -206,7 +197,8 @@ def filter_(
             if steps.any()
         ]
         edited = EditedDataset(dataset, edits, dataset.conventions)
-        _write(edited, path, out, "native", "filter", vars(rules))
+        settings = {**vars(rules), "mask": mask, "layout": layout}
+        _write(edited, path, out, "native", "filter", settings)
     else:
         raise_faults(existing_faults(out))
         with finished_file(out) as partial:
@@ -219,7 +211,7 @@ def filter_(
 
 @app.command()
 def relabel(
-    path: Paths,
+    path: LocalPaths,
     out: Out,
     pair: Annotated[
         list[str],
@@ -244,9 +236,11 @@ def relabel(
         ActionChange | None, typer.Option(help="What the actions shall be relative to.")
     ] = None,
     to: To = "native",
+    mask: Mask = None,
+    layout: LayoutName = None,
 ) -> None:
     """Write the episodes with other sentences, gripper values or action references."""
-    dataset = open_dataset(path)
+    dataset = open_dataset(path, mask=mask, layout=layout)
     given = {"text": text, "attribute": attribute, "name": name, "table": table}
     chosen = [option for option, value in given.items() if value]
     if len(chosen) > 1 or not (chosen or gripper or actions):
@@ -262,6 +256,7 @@ def relabel(
     )
     settings: dict[str, object] = {"pair": pair, "gripper": gripper, "actions": actions}
     settings |= {option: str(given[option]) for option in chosen}
+    settings |= {"mask": mask, "layout": layout}
     _write(edited, path, out, to, "relabel", settings)
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from data_tools.bench import BenchResult, Sampling
 from data_tools.bench import bench as measure
+from data_tools.commands.options import AsJson, Cameras, LayoutName, Mask, Paths
 from data_tools.errors import UserError, describe
 from data_tools.finding import Finding
 from data_tools.reader import open_dataset
@@ -25,12 +26,6 @@ from data_tools.view.folder import ImageKind, View
 from data_tools.view.selection import select_cameras
 
 app = typer.Typer()
-
-Paths = Annotated[list[str], typer.Argument(help="Files, folders, globs or URLs of robot data.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
-Cameras = Annotated[
-    str | None, typer.Option(help="Names between commas, e.g. front,wrist; all by default.")
-]
 
 
 @app.command()
@@ -66,10 +61,12 @@ def view(
         float, typer.Option(min=0.2, help="Largest size of the page; fewer frames fit less.")
     ] = 12.0,
     overwrite: Annotated[bool, typer.Option(help="Replace existing files.")] = False,
+    mask: Mask = None,
+    layout: LayoutName = None,
 ) -> None:
     """Make contact sheets, plots, a video and a page of a dataset."""
     listed = None if findings is None else read_findings(findings)
-    dataset = open_dataset(path, allow_undeclared=True)
+    dataset = open_dataset(path, mask=mask, layout=layout, allow_undeclared=True)
     title = ", ".join(Path(each).name or each for each in path)
     with _progress("drawing") as advance:
         shown = View(dataset, title, episodes, cameras, frames, listed, int(max_mb * 1e6), advance)
@@ -111,10 +108,12 @@ def bench(
         float, typer.Option(min=0.05, max=600, help="Length of each measurement.")
     ] = 3.0,
     seed: Annotated[int, typer.Option(help="Which random samples are read.")] = 0,
+    mask: Mask = None,
+    layout: LayoutName = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure how many training samples a second the files give, and say what would help."""
-    dataset = open_dataset(path, allow_undeclared=True)
+    dataset = open_dataset(path, mask=mask, layout=layout, allow_undeclared=True)
     names = tuple(select_cameras(cameras, dataset.conventions))
     with _progress("measuring") as advance:
         result = measure(

@@ -72,7 +72,9 @@ class LeRobotDataset:
     ) -> None:
         self.conventions = _as_delivered(declared.conventions)
         layout = f"lerobot_{info.codebase_version}"
-        self.inspected = Inspected((layout,), (declared.evidence,), declared.warnings)
+        self.inspected = Inspected(
+            (layout,), (declared.evidence,), declared.warnings, files=(str(folder),)
+        )
         self.info = info
         self._places = places
         self._store = Store(folder, info, declared, tasks, tolerance_s)

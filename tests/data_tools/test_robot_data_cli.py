@@ -2,6 +2,8 @@ import json
 import subprocess
 import sys
 
+import h5py
+import numpy as np
 import pytest
 
 from data_tools.cli import main
@@ -35,9 +37,48 @@ def test_inspect_tells_what_a_file_holds(robot_data, demos):
     assert told["fingerprint"] == open_dataset(demos).fingerprint
     assert told["conventions"]["control_hz"] == 10.0
     assert told["warnings"] == []
+    assert (told["successes"], told["judged"], told["files"]) == (12, 12, 1)
+    assert told["megabytes"] == pytest.approx(demos.stat().st_size / 1e6)
+    assert told["tree"][:3] == [
+        "data/",
+        "  demo_0/  (and 11 more to demo_11)",
+        "    actions  float32[20, 3], 240 bytes",
+    ]
     code, out, _ = robot_data("inspect", demos)
     assert code == 0
-    assert "push the red block" in out
+    assert "  push the red block (12)\n" in out
+    assert "12 of 12 judged" in out
+
+
+def test_the_outline_of_a_file_is_finite_and_stays_in_it(robot_data, demos):
+    with h5py.File(demos, "r+") as file:
+        file["data/demo_0/again"] = file["data"]
+        file["data/demo_0/elsewhere"] = h5py.ExternalLink("other.hdf5", "/data")
+        file["data/demo_0/soft"] = h5py.SoftLink("/data/demo_1")
+        file["notes"] = "kept by hand"
+    told = json.loads(robot_data("inspect", demos, "--json")[1])["tree"]
+    at = told.index("    again/")
+    assert told[at + 1] == "      ..."
+    assert "    elsewhere  in another file, not followed" in told
+    assert "    soft -> /data/demo_1" in told
+    assert any(line.startswith("notes  text[], ") for line in told)
+
+
+def test_a_filter_key_and_a_layout_choose_what_every_command_sees(robot_data, demos, tmp_path):
+    path, new = demos, tmp_path / "one.hdf5"
+    with h5py.File(path, "r+") as file:
+        file["mask/short"] = np.array(["demo_1"], dtype="S")
+    for command in ("inspect", "validate", "stats"):
+        code, _, err = robot_data(command, path, "--mask", "shrot")
+        assert (code, "mean 'short'" in err) == (2, True)
+        code, _, err = robot_data(command, path, "--layout", "droit")
+        assert (code, "mean 'droid'" in err) == (2, True)
+    chosen = json.loads(robot_data("inspect", path, "--mask", "short", "--json")[1])
+    assert chosen["episodes"] == 1
+    code, _, err = robot_data("convert", path, new, "--to", "native", "--mask", "short")
+    assert (code, len(open_dataset(new))) == (0, 1), err
+    code, _, err = robot_data("stats", path, "--layout", "aloha")
+    assert (code, "/observations" in err or "action" in err) == (2, True)
 
 
 def test_stats_prints_every_column_and_the_exact_numbers_as_json(robot_data, demos):

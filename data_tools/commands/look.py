@@ -1,0 +1,151 @@
+"""robot-data inspect and stats: commands that read headers and numbers, and tell."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from data_tools.actions import near_constant_columns
+from data_tools.commands.options import AsJson, LayoutName, Mask, Paths, progress
+from data_tools.conventions import Conventions
+from data_tools.reader import open_dataset
+from data_tools.rewrite.stats_files import lerobot_stats, openpi_stats, write_json
+from data_tools.stats import dataset_stats
+from data_tools.summary import summary
+
+app = typer.Typer()
+
+MAX_TOLD = 20
+
+
+@app.command()
+def inspect(
+    path: Paths, mask: Mask = None, layout: LayoutName = None, as_json: AsJson = False
+) -> None:
+    """Say what the files hold: layout, episodes, cameras, columns and sentences."""
+    dataset = open_dataset(path, mask=mask, layout=layout, allow_undeclared=True)
+    told = summary(dataset)
+    if as_json:
+        _print_json(told)
+        return
+    console = Console()
+    for table in (_facts(told, dataset.conventions), *_declared(dataset.conventions)):
+        console.print(table)
+    sys.stdout.write("\n".join(_lists(told)) + "\n")
+
+
+@app.command()
+def stats(
+    path: Paths,
+    as_json: AsJson = False,
+    openpi: Annotated[
+        Path | None, typer.Option(help="Also write openpi's norm_stats.json here.")
+    ] = None,
+    lerobot: Annotated[
+        Path | None, typer.Option(help="Also write LeRobot's stats.json here; reads every frame.")
+    ] = None,
+    mask: Mask = None,
+    layout: LayoutName = None,
+) -> None:
+    """Print exact statistics of every state and action column."""
+    dataset = open_dataset(path, mask=mask, layout=layout)
+    parts = dataset_stats(dataset)
+    if openpi is not None:
+        write_json(openpi, openpi_stats(parts))
+    if lerobot is not None:
+        with progress("episodes") as advance:
+            counted = lerobot_stats(dataset, advance)
+        write_json(lerobot, counted)
+    if as_json:
+        dumped = {part: values.model_dump() for part, values in parts.items()}
+        _print_json({"fingerprint": dataset.fingerprint, **dumped})
+        return
+    conventions = dataset.conventions
+    names = {"state": conventions.state.names, "actions": conventions.action.names}
+    units = {"state": conventions.state.units, "actions": conventions.action.units}
+    rows = ("mean", "std", "min", "q01", "q99", "max")
+    table = Table("column", "unit", *rows, "", title=f"{parts['state'].num_frames} frames")
+    for part, values in parts.items():
+        still = near_constant_columns(values, "min_max")
+        for i, name in enumerate(names[part]):
+            numbers = [f"{values.row(row)[i]:.4g}" for row in rows]
+            note = "near-constant" if i in still else ""
+            table.add_row(escape(f"{part} {name}"), escape(units[part][i]), *numbers, note)
+    Console().print(table)
+
+
+def _facts(told: dict[str, Any], conventions: Conventions) -> Table:
+    hertz, judged = conventions.control_hz, told["judged"]
+    size = "elsewhere" if told["megabytes"] is None else f"{told['megabytes']:.1f} MB"
+    duration = "" if told["duration_s"] is None else f", {told['duration_s']:.1f} s"
+    rate = "" if hertz is None else f" at {hertz:g} Hz"
+    facts = {
+        "layout": ", ".join(told["layout"]),
+        "files": f"{told['files']}, {size}",
+        "episodes": str(told["episodes"]),
+        "frames": f"{told['frames']}{duration}{rate}",
+        "successes": f"{told['successes']} of {judged} judged" if judged else "nobody judged",
+        "fingerprint": told["fingerprint"][:16],
+    }
+    table = Table("", "", show_header=False)
+    for name, value in facts.items():
+        table.add_row(name, escape(value))
+    return table
+
+
+def _declared(conventions: Conventions) -> Iterator[Table]:
+    """What cameras, state and action are declared to be, a row each."""
+    cameras = Table("camera", "width x height", "colours", "orientation", "source")
+    for each in conventions.cameras:
+        size = f"{each.width} x {each.height}"
+        cameras.add_row(
+            escape(each.name), size, each.color_order, each.orientation, escape(each.source)
+        )
+    if conventions.cameras:
+        yield cameras
+    state, action = conventions.state, conventions.action
+    columns = Table("state column", "unit", "frame")
+    for name, unit in zip(state.names, state.units, strict=True):
+        columns.add_row(escape(name), escape(unit), escape(state.frame))
+    yield columns
+    grippers = {
+        each.column: f"open {each.open_value:g}, closed {each.closed_value:g}"
+        for each in action.grippers
+    }
+    columns = Table("action column", "unit", "reference", "low", "high", "gripper")
+    rows = zip(action.names, action.units, action.references, action.low, action.high, strict=True)
+    for name, unit, reference, low, high in rows:
+        limits = f"{low:g}", f"{high:g}"
+        columns.add_row(
+            escape(name), escape(unit), reference, *limits, escape(grippers.get(name, ""))
+        )
+    yield columns
+
+
+def _lists(told: dict[str, Any]) -> Iterator[str]:
+    """What is told line by line, outside tables: it may be long, or be meant to be copied."""
+    sentences = [f"{each['text']} ({each['episodes']})" for each in told["instructions"]]
+    if len(sentences) > MAX_TOLD:
+        sentences[MAX_TOLD:] = [f"... and {len(sentences) - MAX_TOLD} more (--json has all)"]
+    for title, lines in (
+        ("evidence", told["evidence"]),
+        ("instructions, with their episodes", sentences),
+        ("rows", told["rules"]),
+        ("tree of the first file", told["tree"]),
+        ("warnings", told["warnings"]),
+        ("to be declared", told["undeclared"]),
+    ):
+        if lines:
+            yield f"{title}:"
+            for line in lines:
+                yield line if title == "to be declared" else f"  {line}"
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,35 @@
+"""Options that several commands have, and the bar that shows how far one is."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Paths = Annotated[list[str], typer.Argument(help="Files, folders, globs or URLs of robot data.")]
+LocalPaths = Annotated[list[Path], typer.Argument(help="Files, folders or globs.")]
+Mask = Annotated[
+    str | None, typer.Option(metavar="KEY", help="Only the episodes of this filter key.")
+]
+LayoutName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Read HDF5 files as this layout, whatever they look like."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
+Cameras = Annotated[
+    str | None, typer.Option(help="Names between commas, e.g. front,wrist; all by default.")
+]
+
+
+@contextmanager
+def progress(title: str, unit: float = 1.0) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr; gives the function to tell of what is done, and of how much."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(
+            task, completed=round(done / unit), total=round(total / unit)
+        )

@@ -1,0 +1,59 @@
+"""What `robot-data inspect` tells: a dataset's facts as plain values."""
+
+from collections import Counter
+from pathlib import Path
+
+from data_tools.episode import Dataset
+from data_tools.files.hdf5 import open_hdf5
+from data_tools.files.paths import HDF5_SUFFIXES
+from data_tools.files.remote import path_of
+from data_tools.layouts.outline import outline
+
+
+def summary(dataset: Dataset) -> dict[str, object]:
+    """The facts by name: layout and evidence, sizes, cameras, columns, sentences and warnings.
+
+    `megabytes` is of files on this machine, None where one is elsewhere; `judged` is the number of
+    episodes of which somebody said whether they succeeded; `tree` outlines the first HDF5 file.
+    """
+    episodes = [dataset[index] for index in range(len(dataset))]
+    conventions, inspected = dataset.conventions, dataset.inspected
+    num_frames = sum(episode.num_steps for episode in episodes)
+    instructions = Counter(episode.instruction for episode in episodes).most_common()
+    return {
+        "layout": list(inspected.layouts),
+        "evidence": list(inspected.evidence),
+        "files": len(inspected.files),
+        "megabytes": _megabytes(inspected.files),
+        "episodes": len(episodes),
+        "frames": num_frames,
+        "duration_s": num_frames / conventions.control_hz if conventions.control_hz else None,
+        "successes": sum(episode.is_success is True for episode in episodes),
+        "judged": sum(episode.is_success is not None for episode in episodes),
+        "cameras": [f"{c.name} {c.width} x {c.height}" for c in conventions.cameras],
+        "state_dim": len(conventions.state.names),
+        "action_dim": len(conventions.action.names),
+        "instructions": [{"text": text, "episodes": count} for text, count in instructions],
+        "conventions": conventions.model_dump(mode="json"),
+        "tree": _tree(inspected.files),
+        "rules": list(inspected.rules),
+        "undeclared": list(inspected.undeclared),
+        "fingerprint": dataset.fingerprint,
+        "warnings": [str(warning) for warning in inspected.warnings],
+    }
+
+
+def _megabytes(names: tuple[str, ...]) -> float | None:
+    paths = [path for name in names if (path := Path(name)).exists()]
+    if len(paths) < len(names):
+        return None
+    files = [each for path in paths for each in ([path] if path.is_file() else path.rglob("*"))]
+    return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
+
+
+def _tree(names: tuple[str, ...]) -> list[str]:
+    first = next((name for name in names if name.endswith(HDF5_SUFFIXES)), None)
+    if first is None:
+        return []
+    with open_hdf5(path_of(first)) as file:
+        return outline(file)
