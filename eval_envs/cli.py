@@ -175,7 +175,3 @@ def main() -> None:
     except (UserError, gymnasium.error.Error) as error:
         _errors.print(f"error: {error}", style="red", markup=False, highlight=False)
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,6 @@
 
 import json
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -256,28 +255,6 @@ def test_traceback_is_shown_on_demand(folder: Path) -> None:
 )
 def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     assert call(*arguments).exit_code == 2
-
-
-def heed_ctrl_c() -> None:
-    """As in a terminal; a job in the background starts with the signal ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def test_ctrl_c_is_one_line_while_the_imports_still_run() -> None:
-    """python -v names each import on stderr as it happens: the signal meets torch's."""
-    program = [sys.executable, "-v", "-m", "policy_ft", "convert", "a", "b", "--to", "native"]
-    with subprocess.Popen(
-        program, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
-    ) as running:
-        assert running.stderr is not None
-        for line in running.stderr:
-            if "import 'torch._utils'" in line:
-                break
-        running.send_signal(signal.SIGINT)
-        lines = running.stderr.read().splitlines()
-    assert running.returncode == 130
-    assert lines.count("stopped") == 1
-    assert not any("Traceback" in line or "--resume" in line for line in lines)
 
 
 @pytest.mark.parametrize(("command", "has_hint"), [("train", True), ("show", False)])
