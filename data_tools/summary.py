@@ -1,5 +1,6 @@
 """What `robot-data inspect` tells: a dataset's facts as plain values."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def summary(dataset: Dataset) -> dict[str, object]:
         "state_dim": len(conventions.state.names),
         "action_dim": len(conventions.action.names),
         "instructions": [{"text": text, "episodes": count} for text, count in instructions],
-        "conventions": conventions.model_dump(mode="json"),
+        # through JSON, whose writer has words for infinite limits
+        "conventions": json.loads(conventions.model_dump_json()),
         "tree": _tree(inspected.files),
         "rules": list(inspected.rules),
         "undeclared": list(inspected.undeclared),

@@ -16,8 +16,11 @@ from data_tools.commands.options import AsJson, LayoutName, Mask, Paths, progres
 from data_tools.doctor import validate as find_faults
 from data_tools.doctor import validate_split
 from data_tools.episode import Dataset
+from data_tools.errors import describe, raise_faults
+from data_tools.files.disk import finished_file
 from data_tools.finding import Finding
 from data_tools.reader import open_dataset
+from data_tools.rewrite.unfinished import existing_faults
 
 app = typer.Typer()
 
@@ -27,8 +30,11 @@ def validate(
     path: Paths,
     as_json_: AsJson = False,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write the report as one page.")
+        Path | None, typer.Option(metavar="FILE", help="Also write the report as one .html page.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier page.")
+    ] = False,
     deep: Annotated[
         bool, typer.Option("--deep", help="Decode every image, not three of each camera.")
     ] = False,
@@ -50,6 +56,8 @@ def validate(
     ] = None,
 ) -> None:
     """Check numbers, sentences and images; exit code 1 when anything was found."""
+    if html is not None:
+        raise_faults(_page_faults(html, overwrite=overwrite))
     dataset = open_dataset(path, mask=mask, layout=layout, allow_undeclared=True)
     ignored = tuple(ignore or ())
     with progress("checking, episodes") as advance:
@@ -65,22 +73,34 @@ def validate(
             repairs = list(repair(dataset, fix, findings, sources=path, advance=advance))
     report = Report(tuple(path), dataset_facts(dataset), tuple(findings), ignored)
     if html is not None:
-        html.write_text(render_html(report), encoding="utf-8")
+        with finished_file(html) as partial:
+            partial.write_text(render_html(report), encoding="utf-8")
     if as_json_:
         told = as_json(findings)
         if fix is not None:
             told["repairs"] = [vars(each) for each in repairs]
         sys.stdout.write(json.dumps(told, indent=2) + "\n")
     else:
-        console = Console()
-        print_report(report, console)
-        if fix is not None:
-            for each in repairs:
-                console.print(str(each), markup=False, soft_wrap=True)
-            made = f"written to {fix}" if repairs else f"nothing to repair, {fix} was not made"
-            console.print(f"{len(repairs)} repairs, {made}", markup=False, soft_wrap=True)
+        _print(report, fix, repairs)
     if findings:
         raise typer.Exit(1)
+
+
+def _print(report: Report, fix: Path | None, repairs: list[object]) -> None:
+    console = Console()
+    print_report(report, console)
+    if fix is not None:
+        for each in repairs:
+            console.print(str(each), markup=False, soft_wrap=True)
+        made = f"written to {fix}" if repairs else f"nothing to repair, {fix} was not made"
+        console.print(f"{len(repairs)} repairs, {made}", markup=False, soft_wrap=True)
+
+
+def _page_faults(page: Path, *, overwrite: bool) -> list[str]:
+    if page.suffix.lower() not in (".html", ".htm"):
+        found, remedy = f"a name that ends in {page.suffix!r}", "Name a page: report.html."
+        return [describe(f"--html {page}", found, ".html", remedy)]
+    return [] if overwrite and not page.is_dir() else existing_faults(page)
 
 
 def _size_findings(paths: list[str]) -> list[Finding]:

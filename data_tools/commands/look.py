@@ -14,8 +14,10 @@ from rich.table import Table
 from data_tools.actions import near_constant_columns
 from data_tools.commands.options import AsJson, LayoutName, Mask, Paths, progress
 from data_tools.conventions import Conventions
+from data_tools.errors import UserError, describe, raise_faults
 from data_tools.reader import open_dataset
 from data_tools.rewrite.stats_files import lerobot_stats, openpi_stats, write_json
+from data_tools.rewrite.unfinished import existing_faults
 from data_tools.stats import dataset_stats
 from data_tools.summary import summary
 
@@ -54,6 +56,11 @@ def stats(
     layout: LayoutName = None,
 ) -> None:
     """Print exact statistics of every state and action column."""
+    targets = [target for target in (openpi, lerobot) if target is not None]
+    raise_faults(fault for target in targets for fault in existing_faults(target))
+    if openpi is not None and openpi == lerobot:
+        remedy = "Give each its own name."
+        raise UserError(describe(str(openpi), "one name for two files", "two names", remedy))
     dataset = open_dataset(path, mask=mask, layout=layout)
     parts = dataset_stats(dataset)
     if openpi is not None:
@@ -148,4 +155,4 @@ def _lists(told: dict[str, Any]) -> Iterator[str]:
 
 
 def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -1,11 +1,13 @@
 """Waiting for the disk, and files that appear only when they are whole."""
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data_tools.errors import UserError, describe
 from data_tools.files.hdf5 import PARTIAL_SUFFIX
 
 
@@ -24,13 +26,27 @@ def finished_file(path: Path) -> Iterator[Path]:
 
     The folder is made. The place is beside the file, so a process that is killed leaves at most a
     file whose name ends in .partial.
+
+    Raises:
+        UserError: nothing can be written there, or the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         flush_to_disk(partial)
         os.replace(partial, path)
+        flush_to_disk(path.parent)
+    except OSError as error:
+        # an error of something else, say of reading what is to be written, has another name
+        if error.errno != errno.ENOSPC and str(error.filename) not in {
+            str(place) for place in (path, partial, *path.parents)
+        }:
+            raise
+        remedy = "Choose another name, or make room."
+        raise UserError(
+            describe(str(path), str(error.strerror), "a place to write to", remedy)
+        ) from error
     finally:
-        partial.unlink(missing_ok=True)
-    flush_to_disk(path.parent)
+        if partial.parent.is_dir():
+            partial.unlink(missing_ok=True)

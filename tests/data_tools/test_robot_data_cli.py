@@ -1,10 +1,12 @@
 import json
+import math
 import subprocess
 import sys
 
 import h5py
 import numpy as np
 import pytest
+import yaml
 
 from data_tools.cli import main
 from data_tools.reader import open_dataset
@@ -125,3 +127,57 @@ def test_inspect_says_what_was_done_to_rows(robot_data, tmp_path):
     _, out, _ = robot_data("inspect", libero.write(tmp_path / "demos.hdf5"), "--json")
     (rule,) = json.loads(out)["rules"]
     assert "row t is paired with the action in row t + 1" in rule
+
+
+def test_infinite_limits_are_words_in_json(robot_data, tmp_path, demos):
+    sidecar = yaml.safe_load(open_dataset(demos).conventions.model_dump_json())
+    sidecar["action"] |= {"low": [-math.inf] * 3, "high": [math.inf] * 3}
+    (tmp_path / f"{demos.name}.conventions.yaml").write_text(yaml.safe_dump(sidecar))
+    _, out, _ = robot_data("inspect", demos, "--json")
+
+    def no_number(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    told = json.loads(out, parse_constant=no_number)
+    assert told["conventions"]["action"]["high"] == ["Infinity"] * 3
+
+
+@pytest.mark.parametrize("name", ["demos.hdf5", "notes.txt", "folder", "report.html"])
+def test_a_report_is_written_over_nothing_but_a_page_that_may_be_replaced(
+    robot_data, demos, tmp_path, name
+):
+    (tmp_path / "notes.txt").write_text("by hand")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "report.html").write_text("by hand")
+    before = demos.read_bytes()
+    code, _, err = robot_data("validate", demos, "--html", tmp_path / name)
+    assert (code, "Choose another name" in err or "Name a page" in err) == (2, True)
+    assert demos.read_bytes() == before
+    assert (tmp_path / "notes.txt").read_text() == "by hand"
+    assert (tmp_path / "report.html").read_text() == "by hand"
+    code, _, err = robot_data("validate", demos, "--html", tmp_path / name, "--overwrite")
+    assert code == (0 if name == "report.html" else 2), err
+    assert demos.read_bytes() == before
+
+
+NOWHERE = {
+    "stats": ("--openpi", "/proc/none/norm_stats.json"),
+    "validate": ("--html", "/proc/none/report.html"),
+    "view": ("--out", "/proc/none/sheet.png"),
+}
+
+
+@pytest.mark.parametrize("command", ["stats", "validate", "view"])
+def test_what_cannot_be_written_ends_with_2_and_one_sentence(robot_data, demos, command):
+    code, _, err = robot_data(command, demos, *NOWHERE[command])
+    assert code == 2
+    assert "Choose another name, or make room." in err
+
+
+def test_two_statistics_files_need_two_names_that_are_free(robot_data, demos, tmp_path):
+    new = tmp_path / "stats.json"
+    code, _, err = robot_data("stats", demos, "--openpi", new, "--lerobot", new)
+    assert (code, "Give each its own name" in err, new.exists()) == (2, True, False)
+    (tmp_path / "old.json").write_text("{}")
+    code, _, err = robot_data("stats", demos, "--openpi", new, "--lerobot", tmp_path / "old.json")
+    assert (code, "Choose another name" in err, new.exists()) == (2, True, False)
