@@ -14,11 +14,11 @@ from rich.progress import Progress
 import eval_envs
 from data_tools.conventions import Conventions
 from data_tools.errors import UserError, describe
+from data_tools.frames.mp4 import encode_mp4
 from eval_envs.collect import HasExpert, collect, demonstrate
 from eval_envs.contract import check_env
 from eval_envs.intervals import wilson_interval
 from eval_envs.making import make_env
-from eval_envs.video import encode_mp4
 
 app = typer.Typer(help=eval_envs.__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 _console = Console()

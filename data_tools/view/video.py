@@ -1,14 +1,13 @@
 """An episode as a video: its cameras side by side, with the step and the instruction above."""
 
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from PIL import Image, ImageDraw
 
 from data_tools.episode import Episode
+from data_tools.frames.mp4 import write_mp4
 from data_tools.view.drawing import draw_line, tile
 
 UNKNOWN_RATE_HZ = 10.0
@@ -29,18 +28,11 @@ def write_video(
             where nobody knows.
         path: the file, whose name may end in anything.
     """
-    rate = Fraction(control_hz or UNKNOWN_RATE_HZ).limit_denominator(1000)
-    with av.open(str(path), mode="w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "20"})
-        stream.pix_fmt = "yuv420p"
-        for step in range(episode.num_steps):
-            picture = video_frame(episode, cameras, step, control_hz)
-            if step == 0:
-                stream.width, stream.height = picture.size
-            frame = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
-            container.mux(stream.encode(frame))
-            yield step
-        container.mux(stream.encode())
+    pictures = (
+        np.asarray(video_frame(episode, cameras, step, control_hz))
+        for step in range(episode.num_steps)
+    )
+    return write_mp4(str(path), pictures, control_hz or UNKNOWN_RATE_HZ)
 
 
 def video_frame(

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from data_tools.conventions import Conventions
 from data_tools.episode import Observation
+from data_tools.frames.mp4 import encode_mp4
 from eval_envs.contract import to_observation
 from eval_envs.making import Environment, make_env
-from eval_envs.video import encode_mp4
 from policy_ft.errors import UserError, describe
 from policy_ft.evaluation.report import Video
 from policy_ft.evaluation.results import EvaluationResult
