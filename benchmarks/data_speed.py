@@ -81,6 +81,8 @@ def main() -> None:
         folder = Path(scratch)
         write_stores(folder, options.episodes, options.steps, options.side)
         samplers = {name: from_store(folder / f"{name}.hdf5") for name in STORES}
+        samplers["lerobot video, read by us"] = from_store(folder / "lerobot_video")
+        samplers["lerobot images, read by us"] = from_store(folder / "lerobot_png")
         samplers["bare decoder, 444"] = bare_decoder(folder / "jpeg_444.hdf5")
         samplers["bare decoder, 420"] = bare_decoder(folder / "jpeg_420.hdf5")
         samplers |= robomimic(folder / "robomimic.hdf5")
@@ -258,7 +260,7 @@ def report(rates: dict[str, list[float]], sizes: dict[str, float], target: Path 
     medians = {name: statistics.median(values) for name, values in rates.items()}
     for name, rate in medians.items():
         size = f"{sizes[name]:8.1f} MB" if name in sizes else " " * 11
-        print(f"{name:22} {size} {rate:10.1f} samples/s")
+        print(f"{name:26} {size} {rate:10.1f} samples/s")
     ratios: list[dict[str, Any]] = [
         {"of": of, "to": to, "ratio": medians[of] / medians[to], "asked": asked}
         for of, to, asked in RATIOS
