@@ -66,7 +66,7 @@ def test_a_locked_file_says_so(demos):
 
 
 def test_a_file_that_is_read_cannot_be_changed_and_one_that_is_changed_cannot_be_read(demos):
-    """What docs/bring-your-own-hdf5.md promises of readers and writers at the same time."""
+    """What docs/robot-data.md promises of readers and writers at the same time."""
     write = "import h5py, sys; file = h5py.File(sys.argv[1], 'r+')\n"
     hold = write + "print('open', flush=True); sys.stdin.readline()"
     dataset = open_dataset(demos)
