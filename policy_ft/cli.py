@@ -211,7 +211,7 @@ def _environment_arguments(pairs: Sequence[str]) -> dict[str, Any]:
             faults.append(describe(f"--env-arg {pair}", f"{name} again", "each once", "Drop one."))
         try:
             arguments[name] = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             remedy = "Put quotes around the value."
             faults.append(describe(f"--env-arg {name}", repr(text), "a YAML value", remedy))
     raise_faults(faults)

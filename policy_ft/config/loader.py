@@ -1,15 +1,18 @@
 """YAML file and `a.b=value` overrides -> RunConfig: all faults at once, every value's origin."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import ValidationError
 
 from policy_ft.config.run import RunConfig
 from policy_ft.errors import KeyPath, UserError, describe, dotted, raise_faults, validation_faults
+
+MAX_VALUES: Final = 100_000
 
 
 @dataclass(frozen=True)
@@ -113,14 +116,15 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     text = _read_text(path)
     try:
         node = yaml.compose(text, Loader=_Yaml12Loader)
+        _require_bounded(node, path)
         values = yaml.load(text, Loader=_Yaml12Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number or a date that is none
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise UserError(
             describe(
                 where,
-                f"malformed YAML ({getattr(error, 'problem', error)})",
+                f"malformed YAML ({getattr(error, 'problem', str(error)[:200])})",
                 "YAML",
                 "Correct the line.",
             )
@@ -137,6 +141,26 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     lines: dict[KeyPath, int] = {}
     raise_faults(_index_lines(node, (), lines, path))
     return values, lines
+
+
+def _require_bounded(node: yaml.Node | None, path: Path) -> None:
+    """UserError where aliases in aliases stand for more values than memory holds."""
+    if node is not None and _num_values(node, {}) > MAX_VALUES:
+        found, remedy = "aliases (*name) that repeat without end", "Write the values out."
+        raise UserError(describe(str(path), found, f"at most {MAX_VALUES} values", remedy))
+
+
+def _num_values(node: yaml.Node, known: dict[int, float]) -> float:
+    """Values below a node with every alias written out; infinite where one leads to itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        below: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            below = [each for pair in node.value for each in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            below = node.value
+        known[id(node)] = 1 + sum(_num_values(each, known) for each in below)
+    return known[id(node)]
 
 
 def _read_text(path: Path) -> str:
@@ -200,7 +224,7 @@ def _apply(values: dict[str, Any], override: str) -> KeyPath:
     key: KeyPath = tuple(int(part) if part.isdigit() else part for part in name.split("."))
     try:
         value = yaml.load(text, Loader=_Yaml12Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise UserError(
             describe(
                 f"--set {name}", repr(text), "a YAML value", "Quote it, e.g. --set 'a.b=[1, 2]'."

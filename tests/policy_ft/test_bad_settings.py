@@ -178,3 +178,27 @@ def test_a_settings_file_that_is_not_text(tmp_path):
     (tmp_path / "run.yaml").write_bytes(b"\x89HDF\r\n\xff\xfe")
     with pytest.raises(UserError, match=r"Give a text file"):
         load_config(tmp_path / "run.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(
+            ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+            + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+        ),
+        "loop: &loop [*loop]",
+    ],
+    ids=["a bomb", "a circle"],
+)
+def test_aliases_without_end_are_refused_at_once(tmp_path, text):
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(UserError, match="Write the values out"):
+        load_config(tmp_path / "run.yaml")
+
+
+@pytest.mark.parametrize("text", ["seed: " + "9" * 5000, "seed: 2026-13-45"])
+def test_a_number_or_date_that_is_none_is_told(tmp_path, text):
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(UserError, match="malformed YAML"):
+        load_config(tmp_path / "run.yaml")
