@@ -12,6 +12,10 @@ import h5py
 from data_tools.errors import UserError, describe
 
 MAX_SOFT_LINKS = 16
+PERMISSION = (
+    "where you trust the data, allow it with allow_external_links (an argument of open_dataset, a "
+    "setting of policy-ft's data; --allow-external-links of robot-data)."
+)
 
 
 def find(
@@ -122,7 +126,8 @@ def _walk(
         return h5py.Group(here)
     if not isinstance(here, h5py.h5d.DatasetID):
         return None
-    return _checked(h5py.Dataset(here), may_leave)
+    # Read-only: h5py then looks up the shape, a third of the time a dataset takes, only once.
+    return _checked(h5py.Dataset(here, readonly=True), may_leave)
 
 
 def _checked(dataset: h5py.Dataset, may_leave: bool) -> h5py.Dataset:
@@ -178,8 +183,8 @@ def _linked(here: h5py.h5g.GroupID, parts: Sequence[str]) -> h5py.h5d.DatasetID 
 
 def _leaves(here: h5py.h5g.GroupID | h5py.h5d.DatasetID, name: str, found: str) -> str:
     remedy = (
-        "Copy the data into the file (h5py's Group.copy with expand_external=True, or h5repack), "
-        "or, where you trust the file, set layout.allow_external_links: true in a sidecar."
+        "Copy the data into the file (h5py's Group.copy with expand_external=True), "
+        f"or, {PERMISSION}"
     )
     file = h5py.h5f.get_name(here).decode()
     place = posixpath.join(h5py.h5i.get_name(here).decode(), name).rstrip("/")

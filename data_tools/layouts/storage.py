@@ -10,12 +10,14 @@ identifiers).
 
 import math
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
 import h5py
 
 MAX_HEAP_OBJECTS: Final = 1 << 16
+MAX_TEXT_BYTES: Final = 1 << 20
 _HEAP_MARK: Final = b"GCOL"
 _HEAP_PREFIX_BYTES: Final = 16
 _OBJECT_PREFIX_BYTES: Final = 16
@@ -51,7 +53,7 @@ def storage_fault(dataset: h5py.Dataset) -> str:
     stored = dataset.id.get_type()
     if not stored.equal(h5py.h5t.py_create(dataset.dtype)):
         return f"numbers of no known type, read as {dataset.dtype}"
-    if dataset.is_virtual or not dataset.size:
+    if dataset.is_virtual or dataset.shape is None or 0 in dataset.shape:
         return ""
     if dataset.id.get_storage_size() == 0:
         return "nothing was ever written"
@@ -69,8 +71,8 @@ def _chunk_fault(dataset: h5py.Dataset, count: int) -> str:
     num_filters = dataset.id.get_create_plist().get_nfilters()
     whole = math.prod(dataset.chunks) * dataset.dtype.itemsize
     places: set[int] = set()
-    for i in range(count):
-        chunk = dataset.id.get_chunk_info(i)
+
+    def look(chunk: "h5py.h5d.StoreInfo") -> str | None:
         places.add(chunk.byte_offset)
         if chunk.byte_offset < _SUPERBLOCK_BYTES:
             return f"a chunk lies at byte {chunk.byte_offset}, where the file says what it is"
@@ -80,7 +82,11 @@ def _chunk_fault(dataset: h5py.Dataset, count: int) -> str:
             return f"a chunk of {chunk.size} bytes that skipped its filters, for {whole} of rows"
         if not num_filters and chunk.size != whole:
             return f"a chunk of {chunk.size} bytes for {whole} of rows"
-    return "" if len(places) == count else "two chunks lie at one place"
+        return None
+
+    # asked for one by one, each chunk is found by a walk over all before it
+    fault = dataset.id.chunk_iter(look)
+    return fault or ("" if len(places) == count else "two chunks lie at one place")
 
 
 def require_chunk(dataset: h5py.Dataset, row: int) -> None:
@@ -115,11 +121,31 @@ def require_sound_identifier(descriptor: int, base: int, identifier: bytes) -> N
         base: bytes before the HDF5 file starts in it.
         identifier: length, address of the heap and number of the object, 16 bytes.
     """
+    _sound_objects(descriptor, base, identifier)
+
+
+def text_of(descriptor: int, base: int, identifier: bytes) -> bytes | None:
+    """The text that a heap identifier names; None where it is empty, long or left to HDF5.
+
+    Raises:
+        UnsoundStorageError: as `require_sound_identifier`, which has the same arguments.
+    """
+    objects = _sound_objects(descriptor, base, identifier)
+    place, size = objects.get(number(identifier[12:16]), (0, 0))
+    if size != number(identifier[:4]) or not 0 < size <= MAX_TEXT_BYTES:
+        return None
+    text = os.pread(descriptor, size, place)
+    return text.partition(b"\0")[0] if len(text) == size else None
+
+
+def _sound_objects(descriptor: int, base: int, identifier: bytes) -> Mapping[int, tuple[int, int]]:
+    """The objects in the heap of an identifier, by number; none of an empty one."""
     length, address = number(identifier[:4]), number(identifier[4:12])
-    if length and address:
-        found = os.fstat(descriptor)
-        state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-        _require_sound_collection(descriptor, address + base, state)
+    if not (length and address):
+        return {}
+    found = os.fstat(descriptor)
+    state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    return _sound_collection(descriptor, address + base, state)
 
 
 def has_known_sizes(file: h5py.h5f.FileID) -> bool:
@@ -143,9 +169,11 @@ def _identifier_place(dataset: h5py.Dataset, row: int) -> int | None:
     return int(chunk.byte_offset) + (row - first) * IDENTIFIER_BYTES
 
 
-@lru_cache(maxsize=4096)  # hundreds of texts lie in one heap
-def _require_sound_collection(descriptor: int, start: int, state: tuple[int, ...]) -> None:
-    """As `require_sound_identifier`, once for each heap of a file in this state."""
+@lru_cache(maxsize=256)  # hundreds of texts lie in one heap
+def _sound_collection(
+    descriptor: int, start: int, state: tuple[int, ...]
+) -> Mapping[int, tuple[int, int]]:
+    """Number of each object of a heap -> its place and size, of a file in this state."""
     if start > os.fstat(descriptor).st_size:
         raise UnsoundStorageError("bytes that lie behind the file's end")
     prefix = os.pread(descriptor, _HEAP_PREFIX_BYTES, start)
@@ -153,14 +181,16 @@ def _require_sound_collection(descriptor: int, start: int, state: tuple[int, ...
         raise UnsoundStorageError("bytes that lie in no heap")
     stop = start + number(prefix[8:16])
     place = start + _HEAP_PREFIX_BYTES
+    objects: dict[int, tuple[int, int]] = {}
     for _ in range(MAX_HEAP_OBJECTS):
         if stop - place < _OBJECT_PREFIX_BYTES:
-            return
+            return objects
         header = os.pread(descriptor, _OBJECT_PREFIX_BYTES, place)
         index, size = number(header[:2]), number(header[8:16])
         step = _OBJECT_PREFIX_BYTES + -(-size // 8) * 8 if index else size
         if step < _OBJECT_PREFIX_BYTES or place + step > stop:
             raise UnsoundStorageError("bytes in a heap whose list of objects is broken")
+        objects[index] = (place + _OBJECT_PREFIX_BYTES, size)
         place += step
     raise UnsoundStorageError(f"bytes in a heap of more than {MAX_HEAP_OBJECTS} objects")
 

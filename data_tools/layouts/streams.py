@@ -15,7 +15,7 @@ from data_tools.frames.videos import UndecodableVideoError, video_length_and_siz
 from data_tools.layouts import native
 from data_tools.layouts.frames import encoding_of
 from data_tools.layouts.layout import Layout, Source, Video
-from data_tools.layouts.links import find_dataset
+from data_tools.layouts.links import find_dataset, find_group
 from data_tools.layouts.records import ArraySource, ColumnSource, ImageSource
 from data_tools.layouts.storage import storage_fault
 from data_tools.layouts.texts import attribute_text, video_file
@@ -31,17 +31,19 @@ class Streams:
     """Finds the streams of one episode's group and tells what is wrong with them.
 
     Attributes:
+        place: the group's path in the file; '' when the file is the episode.
         where: how messages call the episode.
         faults: what forbids reading it.
         rules: what is done to rows, with the number of rows it is done to.
     """
 
     def __init__(self, group: h5py.Group, path: Path, layout: Layout) -> None:
-        place = group.name.strip("/")
         self.group = group
+        self.place = group.name.strip("/")
+        self._folders: dict[str, h5py.Group | None] = {}
         self.path = path
         self.layout = layout
-        self.where = f"{path}:{place}" if place else str(path)
+        self.where = f"{path}:{self.place}" if self.place else str(path)
         self.faults: list[str] = []
         self.rules: Counter[str] = Counter()
 
@@ -60,11 +62,18 @@ class Streams:
 
     def path_in_file(self, key: str) -> str:
         """A path from the episode's group as a path from the root."""
-        return posixpath.normpath(posixpath.join(self.group.name, key)).lstrip("/")
+        return posixpath.normpath(posixpath.join("/", self.place, key)).lstrip("/")
 
     def find(self, key: str) -> h5py.Dataset | None:
         """The dataset at a path from the episode's group, None when there is none."""
-        return find_dataset(self.group, key, may_leave=self.layout.allow_external_links)
+        may_leave = self.layout.allow_external_links
+        above, _, name = posixpath.normpath(key).rpartition("/")
+        if not above or ".." in key:
+            return find_dataset(self.group, key, may_leave=may_leave)
+        if above not in self._folders:  # most streams are in one group
+            self._folders[above] = find_group(self.group, above, may_leave=may_leave)
+        folder = self._folders[above]
+        return None if folder is None else find_dataset(folder, name, may_leave=may_leave)
 
     def dataset(self, key: str) -> h5py.Dataset | None:
         """The dataset at a path from the episode's group; None, and a fault, when there is none."""
@@ -207,7 +216,7 @@ class Streams:
                 self.fault(f"{self.where}, {place}", found, "the same in both", remedy)
 
     def _video_frames(self, camera: CameraSpec, place: Video) -> tuple[ImageSource | None, int]:
-        file = video_file(place, self.group, self.path)
+        file = video_file(place, self.group, self.path, may_leave=self.layout.allow_external_links)
         where = f"{self.where}, camera {camera.name!r}"
         if file is None:
             found = f"no file like {place.video!r}"

@@ -10,13 +10,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from data_tools.layouts.attribute_heaps import require_sound_texts
+from data_tools.errors import UserError, describe
+from data_tools.layouts.header_attributes import plain_attribute, require_sound_texts
 from data_tools.layouts.layout import Video
-from data_tools.layouts.links import find_dataset
+from data_tools.layouts.links import PERMISSION, find_dataset
 from data_tools.layouts.places import FixedText, InAttribute, InDataset, InJsonFile, InPath, Place
-from data_tools.layouts.storage import require_sound_heap, storage_fault
+from data_tools.layouts.storage import MAX_TEXT_BYTES, require_sound_heap, storage_fault
 
-MAX_TEXT_BYTES = 1 << 20
 MAX_JSON_FILE_BYTES = 256 << 20
 _TRUE = {"true", "success", "successful", "1", "yes"}
 _FALSE = {"false", "failure", "fail", "failed", "0", "no"}
@@ -26,17 +26,18 @@ class UnreadableFactError(ValueError):
     """A place holds something that cannot be understood; the message says what."""
 
 
-def fact(place: Place, group: h5py.Group, path: Path) -> object:
+def fact(place: Place, group: h5py.Group, path: Path, *, may_leave: bool = False) -> object:
     """What is at a place: text, number, bool or parsed JSON; None when nothing is there.
 
     Args:
         place: where to look.
         group: the episode's group.
         path: the data file.
+        may_leave: whether a link may lead out of the file, or out of its folder.
 
     Raises:
         UnreadableFactError: what is there is no JSON although a key of it was asked for.
-        UserError: a dataset lies in another file.
+        UserError: a dataset lies in another file, or a file beside the data in another folder.
     """
     match place:
         case FixedText(text=text):
@@ -45,22 +46,22 @@ def fact(place: Place, group: h5py.Group, path: Path) -> object:
             value = _attribute(group, name)
             return _entry(value, key, words_of(group, path)) if key else value
         case InDataset(dataset=name, key=key, is_whole=is_whole):
-            dataset = find_dataset(group, name)
+            dataset = find_dataset(group, name, may_leave=may_leave)
             read = _different_values if is_whole else _last_value
             value = None if dataset is None else read(dataset)
             return _entry(value, key, words_of(group, path)) if key else value
         case InJsonFile(file=pattern, key=key):
             words = words_of(group, path)
-            file = beside(path, pattern, words)
+            file = beside(path, pattern, words, may_leave=may_leave)
             return None if file is None else _entry_of(_parsed(file, _stamp(file)), key, words)
         case InPath(path_pattern=pattern):
             found = re.search(pattern, path.resolve().as_posix())
             return found["value"].replace("_", " ").strip() if found else None
 
 
-def sentence(place: Place, group: h5py.Group, path: Path) -> str:
+def sentence(place: Place, group: h5py.Group, path: Path, *, may_leave: bool = False) -> str:
     """The sentence at a place, the first one when it holds several; '' when there is none."""
-    value = fact(place, group, path)
+    value = fact(place, group, path, may_leave=may_leave)
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         value = parsed_entry(value, "")
     while isinstance(value, list | dict) and value:
@@ -95,14 +96,23 @@ def words_of(group: h5py.Group, path: Path) -> dict[str, str]:
     }
 
 
-def video_file(video: Video, group: h5py.Group, path: Path) -> Path | None:
+def video_file(
+    video: Video, group: h5py.Group, path: Path, *, may_leave: bool = False
+) -> Path | None:
     """The video beside the data that a layout names for an episode; None when it is not there."""
-    value = fact(video.value, group, path) if video.value else ""
-    return beside(path, video.video, {**words_of(group, path), "value": str(value)})
+    value = fact(video.value, group, path, may_leave=may_leave) if video.value else ""
+    words = {**words_of(group, path), "value": str(value)}
+    return beside(path, video.video, words, may_leave=may_leave)
 
 
-def beside(path: Path, pattern: str, words: Mapping[str, str]) -> Path | None:
-    """The file that a pattern with words in braces names from the data file's folder, if any."""
+def beside(
+    path: Path, pattern: str, words: Mapping[str, str], *, may_leave: bool = False
+) -> Path | None:
+    """The file that a pattern with words in braces names from the data file's folder, if any.
+
+    Raises:
+        UserError: it is a link that leads out of the folder the pattern starts in.
+    """
     for word, value in words.items():
         if f"{{{word}}}" in pattern and ("/" in value or "\\" in value or value in (".", "..")):
             return None  # what a file says must not lead out of the folder
@@ -111,9 +121,12 @@ def beside(path: Path, pattern: str, words: Mapping[str, str]) -> Path | None:
     folder = path.resolve().parent
     for _ in range("".join(ups).count("../")):
         folder = folder.parent
-    if "*" not in name:
-        return folder / name if (folder / name).is_file() else None
-    return next(iter(sorted(file for file in folder.glob(name) if file.is_file())), None)
+    matches = sorted(folder.glob(name)) if "*" in name else [folder / name]
+    found = next((file for file in matches if file.is_file()), None)
+    if found is not None and not may_leave and folder not in found.resolve().parents:
+        told, expected = f"a link to {found.resolve()}", f"a file in {folder}"
+        raise UserError(describe(str(found), told, expected, f"Copy it there, or, {PERMISSION}"))
+    return found
 
 
 def parsed_entry(text: str, key: str) -> object:
@@ -131,15 +144,13 @@ def parsed_entry(text: str, key: str) -> object:
 
 
 def attribute(holder: h5py.Group | h5py.Dataset, name: str) -> object:
-    """An attribute as plain Python, bytes as text; None when it is absent.
-
-    Scalars are read past h5py's general way, which takes half as long again: an index of many
-    episodes reads a dozen of them each.
-    """
-    key = name.encode()
-    if not h5py.h5a.exists(holder.id, key):
+    """An attribute as plain Python, bytes as text; None when it is absent."""
+    if not h5py.h5a.exists(holder.id, name.encode()):
         return None
-    stored = h5py.h5a.open(holder.id, key)
+    plain = plain_attribute(holder, name)
+    if plain is not None:
+        return _plain(plain)
+    stored = h5py.h5a.open(holder.id, name.encode())
     dtype = stored.dtype if stored.shape == () else np.dtype(object)
     if dtype.kind == "O":
         require_sound_texts(holder)

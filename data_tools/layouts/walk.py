@@ -1,5 +1,6 @@
 """The walk over a file: every episode it holds, and every fault of its structure."""
 
+import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from data_tools.checks.headers import (
+    MISSING_ENDS,
+    NUMBER_GAP,
+    SLOW_CHUNKS,
+    STALE_TOTAL,
+    SURPLUS_BYTES,
+)
 from data_tools.conventions import Conventions
 from data_tools.errors import UserError, describe
 from data_tools.files.paths import natural_key
@@ -44,12 +52,11 @@ def find_episodes(file: h5py.File, path: Path, layout: Layout, conventions: Conv
     if layout.episodes == "rows":
         _walk_rows(root, path, layout, conventions, scan)
         return scan
-    names = [""] if layout.episodes == "file" else episode_names(root, layout)
-    if not names:
-        scan.faults.append(_no_episodes(path, layout))
+    names = []
     num_rows = 0
-    for name in names:
-        walk = EpisodeWalk(root[name] if name else root, path, layout, conventions)
+    for name, group in [("", root)] if layout.episodes == "file" else _episodes(root, layout):
+        names.append(name)
+        walk = EpisodeWalk(group, path, layout, conventions)
         record = walk.record()
         scan.faults += walk.faults
         scan.rules += walk.rules
@@ -57,6 +64,8 @@ def find_episodes(file: h5py.File, path: Path, layout: Layout, conventions: Conv
         if record is not None:
             num_rows += walk.num_action_rows
             scan.episodes.append(record)
+    if not names:
+        scan.faults.append(_no_episodes(path, layout))
     if layout.episodes == "groups":
         scan.warnings += _header_warnings(path, root, names, num_rows, is_whole=not scan.faults)
     scan.warnings += _slow_chunks(file, path, scan)
@@ -83,22 +92,25 @@ def end_episodes(file: h5py.File, path: Path, layout: Layout) -> tuple[h5py.Grou
         raise UserError(fault)
     if layout.episodes != "groups":
         return root, root
-    names = episode_names(root, layout)
-    if not names:
+    first = next(_episodes(root, layout), None)
+    last = next(_episodes(root, layout, is_reversed=True), None)
+    if first is None or last is None:
         raise UserError(_no_episodes(path, layout))
-    return root[names[0]], root[names[-1]]
+    return first[1], last[1]
 
 
-def episode_names(root: h5py.Group, layout: Layout) -> list[str]:
-    """Names of the episodes' groups, demo_2 before demo_10."""
+def _episodes(
+    root: h5py.Group, layout: Layout, *, is_reversed: bool = False
+) -> Iterator[tuple[str, h5py.Group]]:
+    """Name and group of each episode, demo_2 before demo_10, or the other way round."""
     pattern = re.compile(layout.episode_names or ".*", flags=re.DOTALL)
-    names = (name for name in member_names(root) if pattern.fullmatch(name))
-    is_group = (
-        name
-        for name in names
-        if find_group(root, name, may_leave=layout.allow_external_links) is not None
-    )
-    return sorted(is_group, key=natural_key)
+    names = sorted(filter(pattern.fullmatch, member_names(root)), key=natural_key)
+    above = root.name
+    for name in reversed(names) if is_reversed else names:
+        group = find_group(root, name, may_leave=layout.allow_external_links)
+        if group is not None:
+            # What a soft link leads to goes by the link's name.
+            yield name, group if group.name == posixpath.join(above, name) else root[name]
 
 
 def _no_episodes(path: Path, layout: Layout) -> str:
@@ -137,9 +149,9 @@ def _ends(root: h5py.Group, path: Path, layout: Layout, num_rows: int, scan: Sca
     found = [name for name in layout.ends if find_dataset(root, name) is not None]
     lacking_marks = sorted({*layout.ends} - {*found})
     if found and lacking_marks:
-        threshold, remedy = f"the marks {list(layout.ends)}", "Look at the episodes' lengths."
-        value = f"only {found}"
-        scan.warnings.append(_warning("missing_ends", str(path), value, threshold, remedy))
+        threshold = f"the marks {list(layout.ends)}"
+        lacking_ends = MISSING_ENDS.found(str(path), f"only {found}", threshold=threshold)
+        scan.warnings.append(lacking_ends)
     for name in found:
         dataset = root[name]
         found_ = f"{dataset.dtype}{list(dataset.shape or ())}"
@@ -158,38 +170,20 @@ def _header_warnings(
 ) -> Iterator[Finding]:
     total = attribute(root, native.TOTAL_ATTRIBUTE)
     if total is not None and is_whole and np.any(total != num_rows):
-        value = f"total {total} and {num_rows} actions"
-        remedy = "The file was edited or merged; check that nothing is missing."
-        yield _warning("stale_total", str(path), value, "the same number", remedy)
+        yield STALE_TOTAL.found(str(path), f"total {total} and {num_rows} actions")
     numbers = [int(digits[-1]) for name in names if (digits := re.findall(r"\d+", name))]
     if numbers and numbers != list(range(numbers[0], numbers[0] + len(numbers))):
-        value, remedy = f"the episodes {names}"[:80], "Check that no episode was lost."
-        yield _warning("number_gap", str(path), value, "numbers without gaps", remedy)
+        yield NUMBER_GAP.found(str(path), f"the episodes {names}"[:80])
 
 
 def _slow_chunks(file: h5py.File, path: Path, scan: Scan) -> Iterator[Finding]:
     for source in scan.episodes[0].images.values() if scan.episodes else ():
         chunks = None if source.encoding == "video" else file[source.dataset].chunks
         if chunks is not None and chunks[0] > 1 and len(chunks) > 1:
-            where, value = f"{path}:{source.dataset}", f"chunks of {chunks[0]} frames"
-            remedy = "Random frames are read up to 100 times slower; rewrite the frames as JPEG."
-            yield _warning("slow_chunks", where, value, "one frame a chunk", remedy)
+            yield SLOW_CHUNKS.found(f"{path}:{source.dataset}", f"chunks of {chunks[0]} frames")
 
 
 def _surplus(file: h5py.File, path: Path) -> Iterator[Finding]:
     surplus = surplus_bytes(file)
     if surplus:
-        value, threshold = f"{surplus} bytes more than the file states", "the length it states"
-        remedy = "Copy it again: what was put in between would shift the numbers behind it."
-        yield _warning("surplus_bytes", str(path), value, threshold, remedy)
-
-
-def _warning(rule: str, where: str, value: str, threshold: str, remedy: str) -> Finding:
-    return Finding(
-        rule=rule,
-        severity="warning",
-        where=where,
-        value=value,
-        threshold=threshold,
-        remedy=remedy,
-    )
+        yield SURPLUS_BYTES.found(str(path), f"{surplus} bytes more than the file states")

@@ -67,8 +67,8 @@ def test_data_in_another_file_is_refused_unless_allowed(lift, lead):
         lead(file, other)
     with pytest.raises(UserError, match=r"expected data in the file itself. Copy the data into"):
         open_dataset(lift)
-    declare(lift, allow_external_links=True)
-    np.testing.assert_allclose(open_dataset(lift)[1].state()[:, :3], state_rows(6, 3, 50))
+    allowed = open_dataset(lift, allow_external_links=True)
+    np.testing.assert_allclose(allowed[1].state()[:, :3], state_rows(6, 3, 50))
 
 
 def test_an_external_link_in_the_place_of_all_episodes_is_refused(lift):
@@ -132,3 +132,13 @@ def test_metadata_cannot_lead_out_of_the_episodes_folder(tmp_path):
     (video.parent.parent / f"{serial}.mp4").write_bytes(video.read_bytes())
     file.write_text(json.dumps({**described, "wrist_cam_serial": f"../{serial}"}))
     assert "wrist" not in open_dataset(path).conventions.camera_names
+
+
+def test_an_episode_behind_a_soft_link_goes_by_the_links_name(lift):
+    with h5py.File(lift, "r+") as file:
+        file.move("data/demo_1", "kept/of_friday")
+        file["data/demo_1"] = h5py.SoftLink("/kept/of_friday")
+        file["mask/chosen"] = np.array([b"demo_1"])
+    (episode,) = open_dataset(lift, mask="chosen", allow_undeclared=True)
+    assert episode.name.endswith(":data/demo_1")
+    np.testing.assert_allclose(episode.state()[:, :3], state_rows(6, 9, 1)[:, :3])
