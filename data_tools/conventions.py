@@ -248,7 +248,7 @@ def _differences(
                 f"camera {camera.name!r}",
                 list(found.camera_names),
                 f"a camera named {camera.name!r}",
-                "Rename a camera in the data's conventions or remove it from the policy's.",
+                "Rename a camera where it is declared, or leave it out of the other declaration.",
             )
             continue
         other = found.camera(camera.name)

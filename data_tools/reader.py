@@ -1,5 +1,6 @@
 """open_dataset: robot demonstrations as episodes, read lazily, one frame at a time."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ import h5py
 from data_tools.conventions import Conventions, compare
 from data_tools.episode import Dataset, Inspected
 from data_tools.errors import UserError, describe, nearest, raise_faults
-from data_tools.files.hdf5 import open_hdf5
+from data_tools.files.hdf5 import Stamp, open_hdf5, stamp_of
 from data_tools.files.paths import HDF5_SUFFIXES, expand
 from data_tools.files.remote import RemotePath, path_of
 from data_tools.hdf5.dataset import UNREADABLE, Hdf5Dataset
@@ -28,7 +29,7 @@ from data_tools.lerobot import open_lerobot
 
 LEROBOT_MARK = "meta/info.json"
 MASK_GROUP = "mask"
-MAX_MASKED = 10_000_000
+MAX_MASK_BYTES = 64 << 20
 
 
 def open_dataset(
@@ -38,6 +39,7 @@ def open_dataset(
     keep: Path | None = None,
     layout: str | None = None,
     allow_undeclared: bool = False,
+    allow_external_links: bool = False,
 ) -> Dataset:
     """The episodes of a LeRobot folder, or of HDF5 files that share their conventions.
 
@@ -46,14 +48,19 @@ def open_dataset(
 
     Args:
         path: a file, a folder (its .hdf5 and .h5 files, in natural order, or those below it), a
-            glob, or a list of these; or a LeRobot dataset's folder. URLs of HDF5 files that fsspec
-            can read, `s3://...` or `https://...`, are read where they are, in blocks.
+            glob, or a list of these; or one LeRobot dataset's folder. URLs of HDF5 files that
+            fsspec can read, `s3://...` or `https://...`, signed ones too, are read where they are,
+            in blocks.
         mask: name of a filter key, a list of episodes that the files keep in `mask/<name>`: only
-            these episodes.
+            these episodes, at least one.
         keep: a keep-file of `robot-data filter`: windows start only where it says.
-        layout: name of the layout to read HDF5 files as, whatever they look like.
+        layout: name of the layout to read HDF5 files as, whatever they look like; `native` for our
+            own.
         allow_undeclared: whether data may be opened of which nobody has declared what its layout
             cannot tell, to look at it: frames of unknown orientation then come as stored.
+        allow_external_links: whether HDF5 files may lead to data in other files, and what lies
+            beside them out of the folder that is opened. Only for data you trust: a link may name
+            any file that this process can read.
 
     Raises:
         UserError: nothing is there, a file is broken, its layout is unknown or needs a declaration,
@@ -61,18 +68,16 @@ def open_dataset(
             different conventions; all faults of all files together.
     """
     dataset: Dataset
-    if isinstance(path, str | Path) and _is_lerobot(path_of(path)):
-        if mask is not None or layout is not None:
-            found = f"mask {mask!r} and layout {layout!r} for a LeRobot folder"
-            remedy = "Leave them out: they are for HDF5 files."
-            raise UserError(describe(str(path), found, "neither", remedy))
-        dataset = open_lerobot(path_of(path))
+    places = [path] if isinstance(path, str | Path) else path
+    lerobot = [place for place in map(path_of, places) if _is_lerobot(place)]
+    if lerobot:
+        _require_alone(lerobot[0], places, mask, layout, allow_external_links)
+        dataset = open_lerobot(lerobot[0])
     else:
-        places = [path] if isinstance(path, str | Path) else path
         folders = [
             place
             for place in map(path_of, places)
-            if isinstance(place, RemotePath) or place.is_dir()
+            if isinstance(place, RemotePath) or os.path.isdir(place)
         ]
         dataset = open_hdf5_files(
             expand(places),
@@ -80,6 +85,7 @@ def open_dataset(
             mask,
             layout or "",
             allow_undeclared=allow_undeclared,
+            allow_external_links=allow_external_links,
             index=IndexCache([*map(str, places), mask, layout]),
         )
     return dataset if keep is None else _kept(dataset, Path(keep))
@@ -92,15 +98,20 @@ def open_hdf5_files(
     layout: str,
     *,
     allow_undeclared: bool,
+    allow_external_links: bool,
     index: IndexCache,
 ) -> Hdf5Dataset:
     """The episodes of these files, of which some were found in folders; else as `open_dataset`."""
     faults: list[str] = []
     found: dict[Path, FileScan] = {}
+    stamps: dict[str, Stamp] = {}
     for path in files:
+        stamp = stamp_of(path)
+        if stamp is not None:
+            stamps[str(path)] = stamp
         top = next((folder for folder in folders if folder in path.parents), path.parent)
         try:
-            found[path] = _scan(path, top, mask, layout, index)
+            found[path] = _scan(path, top, mask, layout, allow_external_links, index)
         except UserError as error:
             faults += error.faults
         except UnreadableFactError as error:  # of the first episode, which says what the file is
@@ -109,6 +120,10 @@ def open_hdf5_files(
         except UNREADABLE as error:
             faults.append(_damaged(path, error))
     faults += _disagreements({path: scan.conventions for path, scan in found.items()})
+    if mask is not None and found and not any(scan.episodes.groups for scan in found.values()):
+        where = f"filter key {mask!r} of {len(found)} files, first {next(iter(found))}"
+        remedy = "Name another filter key, or make this one again."
+        faults.append(describe(where, "no episodes", "at least one", remedy))
     left_open = _undeclared_faults(found)
     if faults or (left_open and not allow_undeclared):
         raise UserError([*faults, *left_open])
@@ -124,10 +139,17 @@ def open_hdf5_files(
     )
     stored = next(iter(found.values())).conventions
     records = EpisodeRecords([scan.episodes for scan in found.values()])
-    return Hdf5Dataset(records, _as_delivered(stored), inspected)
+    return Hdf5Dataset(records, _as_delivered(stored), inspected, stamps)
 
 
-def _scan(path: Path, top: Path, mask: str | None, layout: str, index: IndexCache) -> FileScan:
+def _scan(
+    path: Path,
+    top: Path,
+    mask: str | None,
+    layout: str,
+    allow_external_links: bool,
+    index: IndexCache,
+) -> FileScan:
     """What a file holds, from the index where that knows it.
 
     Raises:
@@ -139,7 +161,7 @@ def _scan(path: Path, top: Path, mask: str | None, layout: str, index: IndexCach
     if known is not None:
         return known
     with open_hdf5(path) as file:
-        detected = detect(file, path, layout, top)
+        detected = detect(file, path, layout, top, allow_external_links=allow_external_links)
         walked = find_episodes(file, path, detected.layout, detected.conventions)
         raise_faults([*walked.faults, *_readable(path, walked)])
         if mask is not None:
@@ -160,13 +182,40 @@ def _scan(path: Path, top: Path, mask: str | None, layout: str, index: IndexCach
 
 
 def _is_lerobot(path: Path) -> bool:
-    is_remote = isinstance(path, RemotePath)
-    if (is_remote and path.suffix in HDF5_SUFFIXES) or not (path / LEROBOT_MARK).is_file():
+    if not isinstance(path, RemotePath):
+        return os.path.isfile(path / LEROBOT_MARK)
+    if path.suffix in HDF5_SUFFIXES or path.query or path.is_pattern:
         return False
-    if is_remote:
+    if (path / LEROBOT_MARK).is_file():
         found, remedy = "a LeRobot folder behind a URL", "Download it, with its videos."
         raise UserError(describe(str(path), found, "HDF5 files, or a folder on a disk", remedy))
-    return True
+    return False
+
+
+def _require_alone(
+    folder: Path,
+    places: Sequence[str | Path],
+    mask: str | None,
+    layout: str | None,
+    allow_external_links: bool,
+) -> None:
+    """UserError for a LeRobot folder beside other places, or with options of HDF5 files."""
+    faults = []
+    if len(places) > 1:
+        found, expected = f"a LeRobot folder among {len(places)} paths", "it alone, or HDF5 files"
+        remedy = "Open one LeRobot folder at a time; `robot-data convert` makes HDF5 of it."
+        faults.append(describe(str(folder), found, expected, remedy))
+    if mask is not None or layout is not None:
+        found = f"mask {mask!r} and layout {layout!r} for a LeRobot folder"
+        remedy = "Leave them out: they are for HDF5 files."
+        faults.append(describe(str(folder), found, "neither", remedy))
+    if allow_external_links:
+        found, remedy = (
+            "allow_external_links for a LeRobot folder",
+            "Leave it out, too: it has none.",
+        )
+        faults.append(describe(str(folder), found, "false", remedy))
+    raise_faults(faults)
 
 
 def _readable(path: Path, walked: Scan) -> list[str]:
@@ -186,7 +235,7 @@ def _masked(file: h5py.File, path: Path, mask: str) -> set[str]:
         dataset is None
         or dataset.ndim != 1
         or dataset.dtype.kind not in "SO"
-        or len(dataset) > MAX_MASKED
+        or dataset.nbytes > MAX_MASK_BYTES
     ):
         known = sorted(group) if group is not None else []
         hint = nearest(mask, known)
@@ -208,7 +257,11 @@ def _kept(dataset: Dataset, path: Path) -> KeptDataset:
     names = relative_names([episode.name for episode in episodes])
     lengths = {n: episode.num_steps for n, episode in zip(names, episodes, strict=True)}
     require_fits(keep, path, dataset.fingerprint, lengths)
-    return KeptDataset(dataset, [steps_of(keep.episodes.get(name, ())) for name in names])
+    kept = KeptDataset(dataset, [steps_of(keep.episodes.get(name, ())) for name in names])
+    if not len(kept):
+        found, remedy = f"no step to start at in {len(names)} episodes", "Make it again."
+        raise UserError(describe(str(path), found, "at least one", remedy))
+    return kept
 
 
 def _damaged(path: Path, error: Exception) -> str:
@@ -254,7 +307,7 @@ def _disagreements(declared: Mapping[Path, Conventions]) -> list[str]:
         faults += [
             str(m) for m in compare(ours, theirs, found_name=str(path), expected_name=str(first))
         ]
-        if _sizes(ours) != _sizes(theirs):
+        if ours.camera_names == theirs.camera_names and _sizes(ours) != _sizes(theirs):
             found, expected = repr(_sizes(ours)), f"{_sizes(theirs)!r} as {first} declares"
             remedy = "Open files with different cameras as two datasets, or resize the frames."
             faults.append(describe(f"{path}, cameras", found, expected, remedy))

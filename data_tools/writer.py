@@ -1,7 +1,6 @@
 """EpisodeWriter: demonstrations to one HDF5 file that is either finished or not there."""
 
 import json
-import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from data_tools.conventions import Conventions
 from data_tools.errors import UserError, describe, raise_faults
-from data_tools.files.disk import flush_to_disk
+from data_tools.files.disk import flush_to_disk, give_name
 from data_tools.files.hdf5 import PARTIAL_SUFFIX
 from data_tools.frames.images import encode_frames, pad_rows
 from data_tools.layouts import native
@@ -99,9 +98,10 @@ class EpisodeWriter:
         faults = self._unfinished_faults() if error is None else []
         self._close(file)
         if error is None and not faults:
-            os.replace(self._partial, self.path)
-            flush_to_disk(self.path.parent)
-        elif self.num_episodes == 0:
+            faults = self._publish()
+            if not faults:
+                return
+        if self.num_episodes == 0:
             self._partial.unlink()
             raise_faults(faults)
         else:
@@ -194,6 +194,15 @@ class EpisodeWriter:
         dataset.attrs[native.ORIENTATION_ATTRIBUTE] = "upright"
         if quality != UNKNOWN_QUALITY:
             dataset.attrs[native.QUALITY_ATTRIBUTE] = quality
+
+    def _publish(self) -> list[str]:
+        """Give the file its name; why that cannot be, if another process was faster."""
+        try:
+            give_name(self._partial, self.path, is_new=not self._overwrite)
+        except UserError as taken:
+            return list(taken.faults)
+        flush_to_disk(self.path.parent)
+        return []
 
     def _unfinished_faults(self) -> list[str]:
         """Why the file must not be called finished."""

@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +12,8 @@ import typer
 from rich.console import Console
 
 from data_tools.checks.collection import check_size
-from data_tools.checks.repair import repair
 from data_tools.checks.report import Report, as_json, dataset_facts, print_report, render_html
-from data_tools.commands.options import AsJson, LayoutName, Mask, Paths, progress
+from data_tools.commands.options import AsJson, ExternalLinks, LayoutName, Mask, Paths, progress
 from data_tools.doctor import validate as find_faults
 from data_tools.doctor import validate_split
 from data_tools.episode import Dataset
@@ -20,9 +21,18 @@ from data_tools.errors import describe, raise_faults
 from data_tools.files.disk import finished_file
 from data_tools.finding import Finding
 from data_tools.reader import open_dataset
+from data_tools.repairs.repair import Repair, repair
 from data_tools.rewrite.unfinished import existing_faults
 
 app = typer.Typer()
+
+Validation = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH|KEY",
+        help="Also check what these share with the episodes: data, or a filter key.",
+    ),
+]
 
 
 @app.command()
@@ -47,53 +57,85 @@ def validate(
     ] = None,
     mask: Mask = None,
     layout: LayoutName = None,
-    validation: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH|KEY",
-            help="Also check what these share with the episodes: data, or a filter key.",
-        ),
-    ] = None,
+    links: ExternalLinks = False,
+    validation: Validation = None,
 ) -> None:
     """Check numbers, sentences and images; exit code 1 when anything was found."""
     if html is not None:
         raise_faults(_page_faults(html, overwrite=overwrite))
-    dataset = open_dataset(path, mask=mask, layout=layout, allow_undeclared=True)
+    dataset = open_dataset(
+        path,
+        mask=mask,
+        layout=layout,
+        allow_undeclared=True,
+        allow_external_links=links,
+    )
     ignored = tuple(ignore or ())
     with progress("checking, episodes") as advance:
         count = len(dataset)
         findings = find_faults(
             dataset, deep=deep, ignore=ignored, progress=lambda done: advance(done, count)
         )
-        more = [*_size_findings(path), *_split_findings(path, dataset, validation, layout)]
+        more = [*_size_findings(path), *_split_findings(path, dataset, validation, layout, links)]
     findings += [finding for finding in more if finding.rule not in ignored]
-    repairs: list[object] = []
-    if fix is not None:
-        with progress("repairing, episodes") as advance:
-            repairs = list(repair(dataset, fix, findings, sources=path, advance=advance))
+    mended = None if fix is None else _mend(dataset, fix, findings, path, layout, links)
     report = Report(tuple(path), dataset_facts(dataset), tuple(findings), ignored)
     if html is not None:
-        with finished_file(html) as partial:
+        with finished_file(html, is_new=not overwrite) as partial:
             partial.write_text(render_html(report), encoding="utf-8")
     if as_json_:
-        told = as_json(findings)
-        if fix is not None:
-            told["repairs"] = [vars(each) for each in repairs]
+        told = as_json(findings) | ({} if mended is None else mended.as_json())
         sys.stdout.write(json.dumps(told, indent=2) + "\n")
     else:
-        _print(report, fix, repairs)
+        print_report(report, Console())
+        if mended is not None:
+            sys.stdout.write("\n".join(mended.lines()) + "\n")
     if findings:
         raise typer.Exit(1)
 
 
-def _print(report: Report, fix: Path | None, repairs: list[object]) -> None:
-    console = Console()
-    print_report(report, console)
-    if fix is not None:
-        for each in repairs:
-            console.print(str(each), markup=False, soft_wrap=True)
-        made = f"written to {fix}" if repairs else f"nothing to repair, {fix} was not made"
-        console.print(f"{len(repairs)} repairs, {made}", markup=False, soft_wrap=True)
+@dataclass(frozen=True)
+class _Mended:
+    """What --fix did: the repairs in the target, which is not made when there are none."""
+
+    target: Path
+    repairs: list[Repair]
+    notes: list[str]
+
+    def as_json(self) -> dict[str, object]:
+        notes = {"notes": self.notes} if self.notes else {}
+        return {"repairs": [vars(each) for each in self.repairs], **notes}
+
+    def lines(self) -> Iterator[str]:
+        yield from map(str, self.repairs)
+        yield from (f"note: {note}" for note in self.notes)
+        if self.repairs:
+            yield f"written to {self.target}; repairs: {len(self.repairs)}"
+        else:
+            yield f"nothing to repair, {self.target} was not made"
+
+
+def _mend(
+    dataset: Dataset,
+    target: Path,
+    findings: list[Finding],
+    paths: list[str],
+    layout: str | None,
+    links: bool,
+) -> _Mended:
+    notes: list[str] = []
+    with progress("repairing, episodes") as advance:
+        repairs = repair(
+            dataset,
+            target,
+            findings,
+            sources=paths,
+            layout=layout,
+            allow_external_links=links,
+            advance=advance,
+            tell=notes.append,
+        )
+    return _Mended(target, list(repairs), notes)
 
 
 def _page_faults(page: Path, *, overwrite: bool) -> list[str]:
@@ -112,14 +154,20 @@ def _size_findings(paths: list[str]) -> list[Finding]:
 
 
 def _split_findings(
-    paths: list[str], training: Dataset, validation: str | None, layout: str | None
+    paths: list[str], training: Dataset, validation: str | None, layout: str | None, links: bool
 ) -> list[Finding]:
     if validation is None:
         return []
     is_path = "://" in validation or Path(validation).exists()
     other = (
-        open_dataset(validation, allow_undeclared=True)
+        open_dataset(validation, allow_undeclared=True, allow_external_links=links)
         if is_path
-        else open_dataset(paths, mask=validation, layout=layout, allow_undeclared=True)
+        else open_dataset(
+            paths,
+            mask=validation,
+            layout=layout,
+            allow_undeclared=True,
+            allow_external_links=links,
+        )
     )
     return validate_split(training, other)

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from data_tools.actions import near_constant_columns
-from data_tools.commands.options import AsJson, LayoutName, Mask, Paths, progress
+from data_tools.commands.options import AsJson, ExternalLinks, LayoutName, Mask, Paths, progress
 from data_tools.conventions import Conventions
 from data_tools.errors import UserError, describe, raise_faults
 from data_tools.reader import open_dataset
@@ -28,10 +28,20 @@ MAX_TOLD = 20
 
 @app.command()
 def inspect(
-    path: Paths, mask: Mask = None, layout: LayoutName = None, as_json: AsJson = False
+    path: Paths,
+    mask: Mask = None,
+    layout: LayoutName = None,
+    links: ExternalLinks = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what the files hold: layout, episodes, cameras, columns and sentences."""
-    dataset = open_dataset(path, mask=mask, layout=layout, allow_undeclared=True)
+    dataset = open_dataset(
+        path,
+        mask=mask,
+        layout=layout,
+        allow_undeclared=True,
+        allow_external_links=links,
+    )
     told = summary(dataset)
     if as_json:
         _print_json(told)
@@ -54,6 +64,7 @@ def stats(
     ] = None,
     mask: Mask = None,
     layout: LayoutName = None,
+    links: ExternalLinks = False,
 ) -> None:
     """Print exact statistics of every state and action column."""
     targets = [target for target in (openpi, lerobot) if target is not None]
@@ -61,7 +72,7 @@ def stats(
     if openpi is not None and openpi == lerobot:
         remedy = "Give each its own name."
         raise UserError(describe(str(openpi), "one name for two files", "two names", remedy))
-    dataset = open_dataset(path, mask=mask, layout=layout)
+    dataset = open_dataset(path, mask=mask, layout=layout, allow_external_links=links)
     parts = dataset_stats(dataset)
     if openpi is not None:
         write_json(openpi, openpi_stats(parts))

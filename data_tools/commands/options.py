@@ -18,6 +18,14 @@ LayoutName = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Read HDF5 files as this layout, whatever they look like."),
 ]
+ExternalLinks = Annotated[
+    bool,
+    typer.Option(
+        "--allow-external-links",
+        help="Read what HDF5 files link to in other files, and what sidecars name outside of the "
+        "folder; for data you trust.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
 Cameras = Annotated[
     str | None, typer.Option(help="Names between commas, e.g. front,wrist; all by default.")

@@ -1,26 +1,33 @@
 """robot-data: the commands that make new files out of robot data."""
 
-import os
-import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 
-from data_tools.commands.options import LayoutName, LocalPaths, Mask, progress
+from data_tools.commands.options import ExternalLinks, LayoutName, LocalPaths, Mask, progress
 from data_tools.episode import Dataset
-from data_tools.errors import UserError, describe, nearest, raise_faults
-from data_tools.files.disk import finished_file
+from data_tools.errors import UserError, describe, raise_faults
 from data_tools.files.paths import HDF5_SUFFIXES, expand
 from data_tools.keep import keep_steps
+from data_tools.lerobot.options import LeRobotOptions
 from data_tools.reader import open_dataset
 from data_tools.rewrite import filtering
-from data_tools.rewrite.convert import DEFAULT_QUALITY, Format, LeRobotImages
+from data_tools.rewrite.convert import Format, LeRobotImages
 from data_tools.rewrite.convert import convert as write_dataset
-from data_tools.rewrite.edited import Edit, EditedDataset, all_with, with_cameras, with_size
+from data_tools.rewrite.edited import (
+    Edit,
+    EditedDataset,
+    all_with,
+    height_and_width,
+    with_cameras,
+    with_size,
+)
+from data_tools.rewrite.encoding import DEFAULT_QUALITY
 from data_tools.rewrite.frame_storage import Storage
 from data_tools.rewrite.merge import merge as merge_files
 from data_tools.rewrite.relabel import (
@@ -31,7 +38,9 @@ from data_tools.rewrite.relabel import (
     from_table,
 )
 from data_tools.rewrite.relabel import relabel as relabelled
+from data_tools.rewrite.repack import RepackSettings, repacked_faults
 from data_tools.rewrite.repack import repack as repack_file
+from data_tools.rewrite.repack_folder import copy_others, targets_in
 from data_tools.rewrite.split import (
     DEFAULT_VALID,
     GROUP_ATTRIBUTES,
@@ -39,7 +48,7 @@ from data_tools.rewrite.split import (
     write_split_masks,
 )
 from data_tools.rewrite.split import split as choose_split
-from data_tools.rewrite.unfinished import existing_faults
+from data_tools.rewrite.unfinished import new_file
 
 app = typer.Typer(add_completion=False)
 
@@ -65,24 +74,22 @@ def repack(
 
     Several files go into the folder OUT, in the folders they are in; of a folder, its other files
     (videos, sentences, sidecars) come along. Prints size and measured speed before and after. A
-    killed repack goes on when the same command is given again; what is finished stays.
+    killed or interrupted repack goes on when the same command is given again, after the last
+    quarter gigabyte that was finished.
     """
     sources = expand(files)
     is_folder = len(sources) > 1 or out.is_dir() or any(path.is_dir() for path in files)
-    above = [path for path in files if path.is_dir()] or [source.parent for source in sources]
-    shared = Path(os.path.commonpath([folder.resolve() for folder in above]))
-    for folder in filter(Path.is_dir, files):
-        _copy_others(folder, out / folder.resolve().relative_to(shared), sources)
-    for source in sources:
-        target = out / source.resolve().relative_to(shared) if is_folder else out
-        if is_folder and target.exists():
+    targets = targets_in(out, files, sources) if is_folder else {sources[0]: out}
+    settings: RepackSettings = {"images": images, "quality": quality, "drop": drop}
+    there = {source: target for source, target in targets.items() if is_folder and target.exists()}
+    raise_faults(f for each in there.items() for f in repacked_faults(*each, settings))
+    copy_others(out, files, sources)
+    for source, target in targets.items():
+        if source in there:
             sys.stdout.write(f"{target}: there already\n")
             continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with progress(f"{source.name}, MB", unit=1e6) as advance:
-            done = repack_file(
-                source, target, images=images, quality=quality, drop=drop, advance=advance
-            )
+        with progress(f"{source.name}, MB", unit=1e6) as advance, _notes_told():
+            done = repack_file(source, target, **settings, advance=advance)
         times = ""
         if done.before.frames_per_s and done.after.frames_per_s:
             times = f" ({done.after.frames_per_s / done.before.frames_per_s:.1f} times as fast)"
@@ -95,8 +102,10 @@ def convert(
     out: Out,
     to: To,
     quality: Quality = DEFAULT_QUALITY,
-    cameras: Annotated[str, typer.Option(help="Cameras to keep: front,wrist.")] = "",
-    size: Annotated[str, typer.Option(help="Size of every frame: 224x224 (width x height).")] = "",
+    cameras: Annotated[str | None, typer.Option(help="Cameras to keep: front,wrist.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Size of every frame: 224x224 (width x height).")
+    ] = None,
     align: Annotated[
         int, typer.Option(help="Pair the observation of step t with the action of step t + k.")
     ] = 0,
@@ -105,14 +114,19 @@ def convert(
     ] = "video",
     mask: Mask = None,
     layout: LayoutName = None,
+    links: ExternalLinks = False,
 ) -> None:
-    """Write the episodes in another format; a killed convert goes on when given again."""
-    dataset = open_dataset(path, mask=mask, layout=layout)
+    """Write the episodes in another format.
+
+    A killed or interrupted convert goes on after its last finished episode when the same command is
+    given again; one to LeRobot, whose files hold many episodes, begins again.
+    """
+    dataset = open_dataset(path, mask=mask, layout=layout, allow_external_links=links)
     conventions = dataset.conventions
-    if cameras:
-        conventions = with_cameras(conventions, _camera_names(dataset, cameras))
-    if size:
-        conventions = with_size(conventions, *_height_and_width(size))
+    if cameras is not None:
+        conventions = with_cameras(conventions, cameras.split(","))
+    if size is not None:
+        conventions = with_size(conventions, *height_and_width(size))
     settings = {"cameras": cameras, "size": size, "align": align, "mask": mask, "layout": layout}
     edited = EditedDataset(dataset, all_with(dataset, Edit(align=align)), conventions)
     _write(edited, path, out, to, "convert", settings, quality, images)
@@ -133,20 +147,21 @@ def split(
     valid: Annotated[float, typer.Option(help="Fraction to validate on.")] = DEFAULT_VALID,
     seed: Annotated[int, typer.Option(help="Another seed, another choice.")] = 0,
     layout: LayoutName = None,
+    links: ExternalLinks = False,
 ) -> None:
     """Choose episodes to validate on: a share of each task, and no scene on both sides.
 
     OUT ending in .hdf5 is a copy of the one file with mask/train and mask/valid; any other OUT is a
     folder of the keep-files train.json and valid.json.
     """
-    dataset = open_dataset(path, layout=layout)
+    dataset = open_dataset(path, layout=layout, allow_external_links=links)
     parts = choose_split(dataset, valid, seed, group)
     if out.suffix in HDF5_SUFFIXES:
         files = expand(path)
         if len(files) > 1:
             found, remedy = f"{len(files)} files", "Merge them first, or give OUT as a folder."
             raise UserError(describe(str(out), found, "masks in one file", remedy))
-        write_split_masks(dataset, parts, files[0], out)
+        write_split_masks(dataset, parts, files[0], out, path)
     else:
         rule = f"split valid {valid}, seed {seed}, group {','.join(group)}"
         write_split_keep(dataset, parts, out, rule)
@@ -157,7 +172,7 @@ def split(
 def merge(files: LocalPaths, out: Out, layout: LayoutName = None) -> None:
     """Join files of data/demo_N episodes that declare the same into one."""
     dataset = open_dataset(files, layout=layout)
-    merge_files(dataset, out)
+    merge_files(dataset, out, files, layout)
     sys.stdout.write(f"{out}: {len(dataset)} episodes\n")
 
 
@@ -184,10 +199,14 @@ def filter_(
     ] = False,
     mask: Mask = None,
     layout: LayoutName = None,
+    links: ExternalLinks = False,
 ) -> None:
     """Choose the steps to train on; writes a keep-file, which the reader takes, unless --apply."""
-    dataset = open_dataset(path, mask=mask, layout=layout)
     rules = filtering.Rules(noops, failures, min_steps, max_steps, max_mads, allow_most)
+    if rules == filtering.Rules():
+        remedy = "Give --noops, --drop-failures, --min-steps, --max-steps or --max-mads."
+        raise UserError(describe("filter", "no rule", "at least one", remedy))
+    dataset = open_dataset(path, mask=mask, layout=layout, allow_external_links=links)
     kept = filtering.kept_steps(dataset, rules)
     total, left = sum(map(len, kept)), sum(int(steps.sum()) for steps in kept)
     if apply:
@@ -200,8 +219,7 @@ def filter_(
         settings = {**vars(rules), "mask": mask, "layout": layout}
         _write(edited, path, out, "native", "filter", settings)
     else:
-        raise_faults(existing_faults(out))
-        with finished_file(out) as partial:
+        with new_file(out) as partial:
             partial.write_text(keep_steps(dataset, kept, str(rules)).model_dump_json(indent=1))
     num_episodes = sum(bool(steps.any()) for steps in kept)
     sys.stdout.write(
@@ -221,11 +239,14 @@ def relabel(
             help="action=state column; those of one name if not given.",
         ),
     ],
-    text: Annotated[str, typer.Option(help="One sentence for every episode.")] = "",
-    attribute: Annotated[str, typer.Option(help="Attribute that holds the sentence.")] = "",
+    text: Annotated[str | None, typer.Option(help="One sentence for every episode.")] = None,
+    attribute: Annotated[
+        str | None, typer.Option(help="Attribute that holds the sentence.")
+    ] = None,
     name: Annotated[
-        str, typer.Option(help="Pattern with one group that finds the words in the file's name.")
-    ] = "",
+        str | None,
+        typer.Option(help="Pattern with one group that finds the words in the file's name."),
+    ] = None,
     table: Annotated[
         Path | None, typer.Option(help="JSON {name: text} or CSV name,text; pick.hdf5:data/demo_3.")
     ] = None,
@@ -238,11 +259,12 @@ def relabel(
     to: To = "native",
     mask: Mask = None,
     layout: LayoutName = None,
+    links: ExternalLinks = False,
 ) -> None:
     """Write the episodes with other sentences, gripper values or action references."""
-    dataset = open_dataset(path, mask=mask, layout=layout)
+    dataset = open_dataset(path, mask=mask, layout=layout, allow_external_links=links)
     given = {"text": text, "attribute": attribute, "name": name, "table": table}
-    chosen = [option for option, value in given.items() if value]
+    chosen = [option for option, value in given.items() if value is not None]
     if len(chosen) > 1 or not (chosen or gripper or actions):
         found = f"{chosen or 'nothing to change'}"
         remedy = f"Give one of {[f'--{option}' for option in given]}, --gripper or --actions."
@@ -270,7 +292,8 @@ def _write(
     quality: int = DEFAULT_QUALITY,
     images: LeRobotImages = "video",
 ) -> None:
-    with progress(f"{out.name}, episodes") as advance:
+    raise_faults(_video_faults(dataset, to, images))
+    with progress(f"{out.name}, episodes") as advance, _notes_told():
         write_dataset(
             dataset,
             out,
@@ -285,16 +308,36 @@ def _write(
     sys.stdout.write(f"{out}: {len(dataset)} episodes as {to}\n")
 
 
+@contextmanager
+def _notes_told() -> Iterator[None]:
+    """Say what an interrupted command has left, which typer would not."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        sys.stderr.writelines(f"{note}\n" for note in getattr(interrupt, "__notes__", ()))
+        raise
+
+
+def _video_faults(dataset: Dataset, to: Format, images: LeRobotImages) -> list[str]:
+    """Cameras whose frames make no video, with what to type instead."""
+    if not to.startswith("lerobot"):
+        return []
+    options = LeRobotOptions(images=images)
+    faults = options.camera_faults(dataset.conventions)
+    remedy = "Use robot-data convert with --images png, or an even --size such as 224x224."
+    return [f"{fault} {remedy}" for fault in faults]
+
+
 def _sentences(
-    dataset: Dataset, text: str, attribute: str, name: str, table: Path | None
+    dataset: Dataset, text: str | None, attribute: str | None, name: str | None, table: Path | None
 ) -> list[str] | None:
-    if text:
+    if text is not None:
         return [text] * len(dataset)
-    if attribute:
+    if attribute is not None:
         return from_attribute(dataset, attribute)
-    if name:
+    if name is not None:
         return from_name(dataset, name)
-    return from_table(dataset, table) if table else None
+    return None if table is None else from_table(dataset, table)
 
 
 def _pairs(given: list[str]) -> dict[str, str]:
@@ -304,33 +347,3 @@ def _pairs(given: list[str]) -> dict[str, str]:
         if pair.count("=") != 1
     )
     return dict(pair.split("=") for pair in given)
-
-
-def _camera_names(dataset: Dataset, given: str) -> list[str]:
-    names, known = given.split(","), dataset.conventions.camera_names
-    faults = []
-    for name in names:
-        if name not in known or names.count(name) > 1:
-            hint = nearest(name, known)
-            remedy = f"Name each once{f'; {hint}' if hint else '.'}"
-            faults.append(describe("--cameras", repr(name), f"some of {list(known)}", remedy))
-    raise_faults(faults)
-    return names
-
-
-def _height_and_width(size: str) -> tuple[int, int]:
-    width, _, height = size.partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) * int(height) > 0):
-        remedy = "Write width and height, as in 224x224."
-        raise UserError(describe("--size", repr(size), "WIDTHxHEIGHT in pixels", remedy))
-    return int(height), int(width)
-
-
-def _copy_others(folder: Path, out: Path, sources: list[Path]) -> None:
-    """Copy what lies in a folder beside its HDF5 files, unless it is there already."""
-    repacked = {source.resolve() for source in sources}
-    for file in folder.rglob("*"):
-        target = out / file.relative_to(folder)
-        if file.is_file() and file.resolve() not in repacked and not target.exists():
-            with finished_file(target) as partial:
-                shutil.copyfile(file, partial)

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from data_tools.bench import BenchResult, Sampling
 from data_tools.bench import bench as measure
-from data_tools.commands.options import AsJson, Cameras, LayoutName, Mask, Paths
+from data_tools.commands.options import AsJson, Cameras, ExternalLinks, LayoutName, Mask, Paths
 from data_tools.errors import UserError, describe
 from data_tools.finding import Finding
 from data_tools.reader import open_dataset
@@ -63,10 +63,17 @@ def view(
     overwrite: Annotated[bool, typer.Option(help="Replace existing files.")] = False,
     mask: Mask = None,
     layout: LayoutName = None,
+    links: ExternalLinks = False,
 ) -> None:
     """Make contact sheets, plots, a video and a page of a dataset."""
     listed = None if findings is None else read_findings(findings)
-    dataset = open_dataset(path, mask=mask, layout=layout, allow_undeclared=True)
+    dataset = open_dataset(
+        path,
+        mask=mask,
+        layout=layout,
+        allow_undeclared=True,
+        allow_external_links=links,
+    )
     title = ", ".join(Path(each).name or each for each in path)
     with _progress("drawing") as advance:
         shown = View(dataset, title, episodes, cameras, frames, listed, int(max_mb * 1e6), advance)
@@ -110,10 +117,17 @@ def bench(
     seed: Annotated[int, typer.Option(help="Which random samples are read.")] = 0,
     mask: Mask = None,
     layout: LayoutName = None,
+    links: ExternalLinks = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure how many training samples a second the files give, and say what would help."""
-    dataset = open_dataset(path, mask=mask, layout=layout, allow_undeclared=True)
+    dataset = open_dataset(
+        path,
+        mask=mask,
+        layout=layout,
+        allow_undeclared=True,
+        allow_external_links=links,
+    )
     names = tuple(select_cameras(cameras, dataset.conventions))
     with _progress("measuring") as advance:
         result = measure(

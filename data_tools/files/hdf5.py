@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
@@ -19,6 +20,8 @@ MAX_OPEN_FILES = 64
 CHUNK_CACHE_BYTES = 1 << 20
 LOCK_RETRY_DELAYS_S = (0.05, 0.1, 0.2, 0.4)
 PARTIAL_SUFFIX = ".partial"
+
+Stamp = tuple[int, int]
 
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.EBADFD, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -57,38 +60,64 @@ def open_hdf5(path: str | Path) -> h5py.File:
     raise AssertionError("unreachable: the last delay is None")
 
 
+def stamp_of(path: str | Path) -> Stamp | None:
+    """Size and time of the last change [ns] of a file on this machine; None of anything else."""
+    place = path_of(path)
+    if isinstance(place, RemotePath):
+        return None
+    try:
+        about = place.stat()
+    except OSError:  # whoever opens it says what is wrong
+        return None
+    return about.st_size, about.st_mtime_ns
+
+
 class FileHandles:
     """HDF5 files kept open for reading in this process; beyond 64 the least recently used closes.
 
     Picklable and safe to inherit: a handle made by another process is forgotten, not shared. HDF5
     keeps file state in process memory, so sharing one across a fork or a pickle is how loaders used
     to crash.
+
+    Args:
+        stamps: of files when they were looked at first; they must not have changed since.
     """
 
-    def __init__(self, max_open: int = MAX_OPEN_FILES) -> None:
-        self._max_open = max_open
+    def __init__(self, stamps: Mapping[str, Stamp]) -> None:
+        self.stamps = stamps
         self.lock = threading.RLock()
         self._forget()
 
     def open(self, path: str) -> h5py.File:
-        """The open file; use it while holding `lock`, so that no other thread's open closes it."""
+        """The open file; use it while holding `lock`, so that no other thread's open closes it.
+
+        Raises:
+            UserError: it cannot be opened, or is not the file it was.
+        """
         if self._pid != os.getpid():
             self._forget()
-        return self._files.get_or_make(path, lambda: open_hdf5(path))
+        return self._files.get_or_make(path, lambda: self._opened(path))
+
+    def _opened(self, path: str) -> h5py.File:
+        if path in self.stamps and stamp_of(path) != self.stamps[path]:
+            found = "a file that was changed or replaced since the dataset was opened"
+            remedy = "Open the dataset again; while a run reads, give new data a new name."
+            raise UserError(describe(path, found, "the same file", remedy))
+        return open_hdf5(path)
 
     def __len__(self) -> int:
         return len(self._files)
 
-    def __getstate__(self) -> int:
-        return self._max_open
+    def __getstate__(self) -> Mapping[str, Stamp]:
+        return self.stamps
 
-    def __setstate__(self, max_open: int) -> None:
-        self.__init__(max_open)  # type: ignore[misc]
+    def __setstate__(self, stamps: Mapping[str, Stamp]) -> None:
+        self.__init__(stamps)  # type: ignore[misc]
 
     def _forget(self) -> None:
         self._pid = os.getpid()
         self._files: LruCache[h5py.File] = LruCache(
-            self._max_open, weigh=lambda _: 1, on_evict=h5py.File.close
+            MAX_OPEN_FILES, weigh=lambda _: 1, on_evict=h5py.File.close
         )
 
 
@@ -124,7 +153,7 @@ def _open_remote(path: RemotePath) -> h5py.File:
 
 
 def _require_hdf5_signature(path: Path) -> None:
-    if not path.is_file():
+    if not os.path.isfile(path):  # nor is there a file whose name is too long
         raise UserError(_missing(path))
     try:
         with path.open("rb") as file:
@@ -156,7 +185,8 @@ def _look_of(start: bytes) -> tuple[str, str]:
 
 
 def _missing(path: Path) -> str:
-    siblings = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
+    is_listed = os.path.isdir(path.parent) and os.access(path.parent, os.R_OK)
+    siblings = sorted(os.listdir(path.parent)) if is_listed else []
     partial = [
         name for name in siblings if name.startswith(path.name) and name.endswith(PARTIAL_SUFFIX)
     ]

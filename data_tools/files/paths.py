@@ -27,11 +27,11 @@ def expand(places: Sequence[str | Path]) -> list[Path]:
     faults: list[str] = []
     for place in map(path_of, places):
         if isinstance(place, RemotePath):
-            is_file = place.suffix in HDF5_SUFFIXES and not glob.has_magic(str(place))
-            matches = [place] if is_file else place.files(HDF5_SUFFIXES)
-        elif place.is_dir():
+            is_file = place.suffix in HDF5_SUFFIXES or place.query
+            matches = [place] if is_file and not place.is_pattern else place.files(HDF5_SUFFIXES)
+        elif os.path.isdir(place):  # no error for a name too long, as below
             matches = _in_folder(place)
-        elif glob.has_magic(str(place)) and not place.exists():
+        elif glob.has_magic(str(place)) and not os.path.exists(place):
             matches = [Path(match) for match in glob.glob(str(place), recursive=True)]
         else:
             matches = [place]

@@ -1,5 +1,7 @@
 """Files in object stores and on web servers, through fsspec: read in blocks, where they are."""
 
+import glob
+import os
 import re
 from pathlib import Path, PosixPath
 from typing import IO, Any, Final
@@ -12,6 +14,7 @@ from data_tools.errors import UserError, describe
 BLOCK_BYTES: Final = 256 << 10
 MAX_BLOCKS: Final = 64  # 16 MiB a file
 
+_WEB: Final = ("http://", "https://")
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.:\-]+):/+(?P<rest>.+)", flags=re.DOTALL)
 
 
@@ -19,8 +22,29 @@ class RemotePath(PosixPath):
     """A URL that can be asked what a path can: its name, its parent, whether it is a file.
 
     Picklable; connections are made when they are needed, and again in every process. A name with
-    an empty part, as in `s3://bucket//key`, is not kept.
+    an empty part, as in `s3://bucket//key`, is not kept. What a web address has after a question
+    mark, a signature say, is part of the address and not of the name.
     """
+
+    @property
+    def name(self) -> str:
+        """The last part, without what follows a question mark of a web address."""
+        return super().name.removesuffix(self.query)
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether it is a glob."""
+        return glob.has_magic(str(self).removesuffix(self.query))
+
+    @property
+    def query(self) -> str:
+        """What follows a web address from its question mark on, as a signature does; or ''."""
+        last = super().name
+        return last[last.find("?") :] if "?" in last and str(self).startswith(_WEB) else ""
+
+    def with_name(self, name: str) -> "RemotePath":
+        """A file of this name beside it, asked for with the same signature."""
+        return super().with_name(name + self.query)
 
     def __str__(self) -> str:
         scheme, _, rest = super().__str__().partition(":/")
@@ -88,8 +112,10 @@ class RemotePath(PosixPath):
 def path_of(place: str | Path) -> Path:
     """The path of a file or folder, or the `RemotePath` of a URL; `file://` is a local path."""
     matched = None if isinstance(place, RemotePath) else _URL.fullmatch(str(place))
-    if matched is None or Path(place).exists():
+    if matched is None or os.path.exists(place):
         return Path(place) if isinstance(place, str) else place
     if matched["scheme"] == "file":
         return Path(f"/{matched['rest']}")
-    return RemotePath(f"{matched['scheme']}://{matched['rest']}")
+    address, mark, query = matched["rest"].partition("?")
+    # a slash in a query is no folder
+    return RemotePath(f"{matched['scheme']}://{address}{mark}{query.replace('/', '%2F')}")

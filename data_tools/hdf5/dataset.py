@@ -9,6 +9,7 @@ import numpy.typing as npt
 from data_tools.conventions import Conventions
 from data_tools.episode import Inspected, Observation, StoredFrames
 from data_tools.errors import UserError, describe
+from data_tools.files.hdf5 import Stamp
 from data_tools.fingerprint import fingerprint
 from data_tools.frames.images import JPEG_START, UndecodableFrameError
 from data_tools.hdf5.store import Store
@@ -26,15 +27,31 @@ class Hdf5Dataset:
         conventions: what the episodes deliver: the declared ones, with every camera RGB and
             upright, because frames are turned when they are read.
         inspected: what was learned about the files when they were opened.
+
+    Args:
+        records: where each episode is.
+        conventions: as above.
+        inspected: as above.
+        stamps: path -> size and time of each file when it was looked at; one that has changed since
+            is refused.
     """
 
     def __init__(
-        self, records: Sequence[EpisodeRecord], conventions: Conventions, inspected: Inspected
+        self,
+        records: Sequence[EpisodeRecord],
+        conventions: Conventions,
+        inspected: Inspected,
+        stamps: Mapping[str, Stamp],
     ) -> None:
         self.conventions = conventions
         self.inspected = inspected
         self._records = records
-        self._store = Store()
+        self._store = Store(stamps)
+
+    @property
+    def records(self) -> Sequence[EpisodeRecord]:
+        """Where each episode's numbers and frames are."""
+        return self._records
 
     def __len__(self) -> int:
         return len(self._records)
@@ -44,8 +61,13 @@ class Hdf5Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 in hex over instructions, states, actions and conventions; reads no image."""
-        return fingerprint(self.conventions, (self[index] for index in range(len(self))))
+        """SHA-256 in hex over instructions, states, actions and conventions; reads no image.
+
+        How frames are turned counts where they are not stored as they are delivered.
+        """
+        episodes = (self[index] for index in range(len(self)))
+        cameras = ([image.camera for image in each.images.values()] for each in self._records)
+        return fingerprint(self.conventions, episodes, cameras)
 
 
 class Hdf5Episode:
@@ -105,6 +127,15 @@ class Hdf5Episode:
             return self._store.times(self._record, *self._record.times)
         except UNREADABLE as error:
             raise UserError(self._damaged(self._record.times[0], error)) from error
+
+    def simulator_states(self) -> npt.NDArray[np.float32] | None:
+        """float32[t, n], the simulator's own state when each action was taken; None without one.
+
+        Raises:
+            UserError: the file's storage is damaged.
+        """
+        source = self._record.simulator
+        return None if source is None else self._low_dim(source)
 
     def starts(self) -> npt.NDArray[np.int64]:
         """int64[t]: a training window may start at every step."""

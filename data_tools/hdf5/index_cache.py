@@ -216,7 +216,8 @@ def _folders() -> Iterator[Path]:
 
 
 def _write(folder: Path, name: str, content: bytes) -> None:
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for each in (folder.parent, folder):
+        each.mkdir(parents=True, exist_ok=True, mode=0o700)
     partial = folder / f"{name}.{os.getpid()}.partial"
     try:
         partial.write_bytes(content)

@@ -1,6 +1,7 @@
 """Store: open files and the numbers read last, for the episodes of one HDF5 dataset."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import h5py
@@ -8,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.files.cache import LruCache
-from data_tools.files.hdf5 import FileHandles
+from data_tools.files.hdf5 import FileHandles, Stamp
 from data_tools.frames.images import (
     UndecodableFrameError,
     decode_frame,
@@ -29,20 +30,23 @@ class Store:
 
     Files cannot be shared between processes, and sending the arrays would cost more than reading
     them.
+
+    Args:
+        stamps: path -> size and time of each file that must not change while it is read.
     """
 
-    def __init__(self) -> None:
-        self._handles = FileHandles()
+    def __init__(self, stamps: Mapping[str, Stamp]) -> None:
+        self._handles = FileHandles(stamps)
         self._arrays: LruCache[npt.NDArray[np.float32]] = LruCache(
             ARRAY_CACHE_BYTES, weigh=lambda array: array.nbytes
         )
         self._forget_videos()
 
-    def __getstate__(self) -> dict[str, object]:
-        return {}
+    def __getstate__(self) -> Mapping[str, Stamp]:
+        return self._handles.stamps
 
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__init__()  # type: ignore[misc]
+    def __setstate__(self, stamps: Mapping[str, Stamp]) -> None:
+        self.__init__(stamps)  # type: ignore[misc]
 
     def low_dim(self, record: EpisodeRecord, source: ArraySource) -> npt.NDArray[np.float32]:
         """float32[t, d], read-only: the columns of a source at every step."""
@@ -59,7 +63,10 @@ class Store:
         with self._handles.lock:
             dataset = self._handles.open(record.path)[source.parts[0].dataset]
             readings = _at_steps(dataset, source, record)
-        # A clock in nanoseconds since 1970 has more digits than float64: subtract first.
+        # A clock in nanoseconds since 1970 has more digits than float64: subtract first, in numbers
+        # that have a sign, for a clock may have been set back.
+        if readings.dtype.kind in "iu":
+            readings = readings.astype(np.int64)
         since = readings.reshape(len(readings)) - readings.reshape(-1)[0]
         return since.astype(np.float64) * unit_s
 

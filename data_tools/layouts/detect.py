@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 from pydantic import ValidationError
 
+from data_tools.checks.headers import CORRECTED_CONVENTIONS
 from data_tools.conventions import Conventions
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.finding import Finding
@@ -16,6 +17,7 @@ from data_tools.layouts.evidence import OpenFile, claim, proof
 from data_tools.layouts.layout import Layout
 from data_tools.layouts.links import find_group, member_names
 from data_tools.layouts.native import NATIVE_LAYOUT
+from data_tools.layouts.outside import Reach
 from data_tools.layouts.preset import Preset, presets
 from data_tools.layouts.sidecar import (
     SIDECAR_SUFFIX,
@@ -23,9 +25,10 @@ from data_tools.layouts.sidecar import (
     conventions_from,
     folder_sidecar_of,
     is_declared,
-    layout_of,
+    is_there,
     merged,
     read_sidecar,
+    require_known_layout,
     sidecar_of,
     validation_faults,
 )
@@ -54,45 +57,56 @@ class Detected:
     undeclared: tuple[Undeclared, ...] = ()
 
 
-def detect(file: h5py.File, path: Path, layout: str = "", top: Path | None = None) -> Detected:
+def detect(
+    file: h5py.File,
+    path: Path,
+    layout: str = "",
+    top: Path | None = None,
+    *,
+    allow_external_links: bool = False,
+) -> Detected:
     """The layout and conventions of an open file.
 
     A sidecar `<file>.conventions.yaml` is believed first, because a person wrote it for this file;
     where the file's own attributes say otherwise, that is a warning. Then come those attributes.
     `conventions.yaml` in the same folder, or in the nearest one above it, speaks for files that
-    have neither. Otherwise the one
-    preset whose evidence the file shows says where things are and what they mean, with what the
-    sidecar overrides.
+    have neither. Otherwise the one preset whose evidence the file shows says where things are and
+    what they mean, with what the sidecar overrides.
 
     Args:
         file: the open file.
         path: where it is.
-        layout: name of the preset to use whatever the file shows; '' to look.
+        layout: name of the layout to use whatever the file shows, a preset's or 'native'; '' to
+            look.
         top: the folder up to which a folder's sidecar is looked for; the file's own when not given.
+        allow_external_links: whether data may lie outside the file and `top`; a sidecar that asks
+            for it is refused otherwise.
 
     Raises:
         UserError: no layout or two fit, a declaration is not valid, or the folder's contradicts the
             file's; every fault is named.
     """
-    own, of_folder = sidecar_of(path), folder_sidecar_of(path, top or path.parent)
-    root = None if layout else _native_root(file)
-    if root is not None and not own.is_file():
-        detected = _from_attributes(root, path)
-        if of_folder.is_file():
+    top = top or path.parent
+    own, of_folder = sidecar_of(path), folder_sidecar_of(path, top)
+    reach = Reach(path, top, allow_external_links)
+    root = _native_root(file) if layout in ("", NATIVE_LAYOUT.name) else None
+    if root is not None and not is_there(own):
+        detected = _from_attributes(root, path, reach.layout(None, NATIVE_LAYOUT))
+        if is_there(of_folder):
             _require_no_contradiction(path, root, detected.conventions, of_folder)
         return detected
-    sidecar = next((read_sidecar(p) for p in (own, of_folder) if p.is_file()), None)
+    sidecar = next((read_sidecar(p) for p in (own, of_folder) if is_there(p)), None)
     name = layout or (sidecar.preset if sidecar else "")
-    if root is not None and sidecar is not None and not name:
-        declared = _declared(sidecar, layout_of(sidecar, None) if sidecar.layout else NATIVE_LAYOUT)
-        return replace(declared, warnings=_correction(root, declared))
+    if sidecar is not None and (name == NATIVE_LAYOUT.name or (root is not None and not name)):
+        declared = _declared(sidecar, reach.layout(sidecar, NATIVE_LAYOUT))
+        return replace(declared, warnings=_correction(root, declared) if root else ())
     if sidecar is not None and sidecar.layout is not None and not name:
-        return _declared(sidecar, layout_of(sidecar, None))
+        return _declared(sidecar, reach.layout(sidecar, None))
     preset, evidence = _preset_of(file, path, name, sidecar)
     if preset is None:
         if sidecar is None:
             raise UserError(_unrecognized(OpenFile(file, path)))
-        return _declared(sidecar, NATIVE_LAYOUT)
+        return _declared(sidecar, reach.layout(None, NATIVE_LAYOUT))
     if preset.refusal:
         raise UserError(
             describe(
@@ -102,7 +116,7 @@ def detect(file: h5py.File, path: Path, layout: str = "", top: Path | None = Non
                 preset.refusal,
             )
         )
-    return _from_preset(file, path, preset, evidence, sidecar)
+    return _from_preset(file, path, preset, evidence, sidecar, reach.layout(sidecar, preset.layout))
 
 
 def _native_root(file: h5py.File) -> h5py.Group | None:
@@ -114,15 +128,11 @@ def _native_root(file: h5py.File) -> h5py.Group | None:
 def _preset_of(
     file: h5py.File, path: Path, name: str, sidecar: Sidecar | None
 ) -> tuple[Preset | None, tuple[str, ...]]:
-    """The preset that is named or that the file's evidence proves; None when it proves none."""
+    """The preset that is named or that the file's evidence proves; None for none, or our own."""
     if name:
-        known = presets()
-        if name not in known:
-            hint = nearest(name, known)
-            remedy = f"Correct the name{f'; {hint}' if hint else '.'}"
-            raise UserError(describe("layout", repr(name), f"one of {sorted(known)}", remedy))
+        require_known_layout("layout", name)
         by = "the caller" if sidecar is None or sidecar.preset != name else str(sidecar.path)
-        return known[name], (f"{by} names the layout {name}",)
+        return presets().get(name), (f"{by} names the layout {name}",)
     look = OpenFile(file, path)
     proofs = {
         preset.name: tuple(sentence for sentence in sentences if sentence)
@@ -144,14 +154,15 @@ def _from_preset(
     preset: Preset,
     evidence: tuple[str, ...],
     sidecar: Sidecar | None,
+    layout: Layout,
 ) -> Detected:
-    layout = layout_of(sidecar, preset) if sidecar is not None else preset.layout
     first, last = end_episodes(file, path, layout)
     layout, is_silent = _with_sentences(first, path, layout)
     found = survey(first, path, layout)
     warnings = (*found.warnings, *later_cameras(found, last, path, layout))
     overrides: Mapping[str, Any] = sidecar.overrides if sidecar else {}
-    rate = fact(layout.rate, first, path) if layout.rate else None
+    may_leave = layout.allow_external_links
+    rate = fact(layout.rate, first, path, may_leave=may_leave) if layout.rate else None
     template, open_places = _template(preset, found, rate)
     if is_silent:
         open_places[INSTRUCTION] = "no episode says what its task is"
@@ -173,7 +184,8 @@ def _from_preset(
 
 def _with_sentences(first: h5py.Group, path: Path, layout: Layout) -> tuple[Layout, bool]:
     """The layout without places for instructions, and True, when the first episode has none."""
-    if any(sentence(place, first, path) for place in layout.instruction):
+    may_leave = layout.allow_external_links
+    if any(sentence(each, first, path, may_leave=may_leave) for each in layout.instruction):
         return layout, False
     return layout.model_copy(update={"instruction": ()}), True
 
@@ -231,7 +243,7 @@ def _declared(sidecar: Sidecar, layout: Layout) -> Detected:
     return Detected(layout, conventions, (f"{sidecar.path} declares it",))
 
 
-def _from_attributes(root: h5py.Group, path: Path) -> Detected:
+def _from_attributes(root: h5py.Group, path: Path, layout: Layout) -> Detected:
     where = f"{path}, attribute {{!r}} of /{root.name.strip('/')}"
     version = attribute(root, native.SCHEMA_ATTRIBUTE)
     if isinstance(version, list) or version != native.SCHEMA_VERSION:
@@ -247,7 +259,7 @@ def _from_attributes(root: h5py.Group, path: Path) -> Detected:
         raise UserError(validation_faults(of, error)) from error
     _require_known(of, conventions)
     attributes = f"{native.SCHEMA_ATTRIBUTE} and {native.CONVENTIONS_ATTRIBUTE}"
-    return Detected(NATIVE_LAYOUT, conventions, (f"{root.name} has the attributes {attributes}",))
+    return Detected(layout, conventions, (f"{root.name} has the attributes {attributes}",))
 
 
 def _correction(root: h5py.Group, declared: Detected) -> tuple[Finding, ...]:
@@ -258,13 +270,10 @@ def _correction(root: h5py.Group, declared: Detected) -> tuple[Finding, ...]:
         stored = None  # what nobody can read is corrected, too
     if stored == declared.conventions:
         return ()
-    corrected = Finding(
-        rule="corrected_conventions",
-        severity="warning",
-        where=f"{root.file.filename}, attribute {native.CONVENTIONS_ATTRIBUTE!r}",
-        value="another declaration than the sidecar's",
+    corrected = CORRECTED_CONVENTIONS.found(
+        f"{root.file.filename}, attribute {native.CONVENTIONS_ATTRIBUTE!r}",
+        "another declaration than the sidecar's",
         threshold=f"the same; {declared.evidence[0]}, and is believed",
-        remedy="Delete the sidecar unless it corrects the file on purpose.",
     )
     return (corrected,)
 

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from data_tools.checks.headers import TRIMMED_ROWS
 from data_tools.conventions import Conventions
 from data_tools.errors import UserError
 from data_tools.finding import Finding
@@ -44,7 +45,6 @@ class EpisodeWalk:
     ) -> None:
         self.group = group
         self.path = path
-        self.place = group.name.strip("/")
         self.streams = Streams(group, path, layout)
         self.layout = layout
         self.conventions = conventions
@@ -105,7 +105,7 @@ class EpisodeWalk:
             return None
         return EpisodeRecord(
             path=str(self.path),
-            group=self.place,
+            group=self.streams.place,
             num_steps=num_steps if kept is None else len(kept),
             instruction=instruction,
             is_success=success,
@@ -114,6 +114,7 @@ class EpisodeWalk:
             state=self.streams.array(layout.state, layout.state_paths),
             images={name: source for name, (source, _) in frames.items() if source is not None},
             times=times,
+            simulator=self._simulator(num_steps),
             kept=kept,
         )
 
@@ -163,14 +164,7 @@ class EpisodeWalk:
             self.streams.rules["the observation after the last action is dropped"] += 1
         elif surplus:
             self.warnings.append(
-                Finding(
-                    rule="trimmed_rows",
-                    severity="warning",
-                    where=self.streams.where,
-                    value=f"{actions} actions, {streams}",
-                    threshold="one length",
-                    remedy="The rows beyond the shortest are left out; look at the end.",
-                )
+                TRIMMED_ROWS.found(self.streams.where, f"{actions} actions, {streams}")
             )
         if self.layout.action_shift:
             shift = self.layout.action_shift
@@ -213,12 +207,24 @@ class EpisodeWalk:
         path = self.streams.path_in_file(clock.dataset)
         return ArraySource((ColumnSource(path),)), clock.unit_s
 
+    def _simulator(self, num_steps: int) -> ArraySource | None:
+        """Evidence for a check, so what is absent or does not fit is no fault."""
+        name, first = self.layout.simulator_states, self.layout.action_shift
+        found = self.streams.find(name) if name else None
+        if found is None or found.ndim != 2 or len(found) < first + num_steps:
+            return None
+        if found.dtype.kind != "f" or storage_fault(found):
+            return None
+        return ArraySource((ColumnSource(self.streams.path_in_file(name)),), first)
+
     def _instruction(self) -> str:
         if not self.layout.instruction:
             return ""
         for place in self.layout.instruction:
             try:
-                found = sentence(place, self.group, self.path)
+                found = sentence(
+                    place, self.group, self.path, may_leave=self.layout.allow_external_links
+                )
             except UnreadableFactError as error:
                 remedy = "Mend it, or name another place in layout.instruction."
                 self.streams.fault(
@@ -238,7 +244,7 @@ class EpisodeWalk:
 
     def _fact(self, name: str, place: Place) -> object:
         try:
-            return fact(place, self.group, self.path)
+            return fact(place, self.group, self.path, may_leave=self.layout.allow_external_links)
         except UnreadableFactError as error:
             self.streams.fault(
                 f"{self.streams.where}, {name}", str(error), "a value", "Mend or delete it."

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, StrictInt
+from pydantic import BeforeValidator, Field, StrictInt, field_validator
 
 from data_tools.conventions import Declaration
-from data_tools.layouts.places import InAttribute, InJsonFile, Place
+from data_tools.layouts.places import InAttribute, InJsonFile, Place, require_relative
 
 
 class Source(Declaration):
@@ -47,6 +47,8 @@ class Video(Declaration):
     )
     value: Place | None = Field(None, description="Where the {value} of the path is.")
 
+    _leads_nowhere_else = field_validator("video")(require_relative)
+
 
 class Times(Declaration):
     """A clock reading a step."""
@@ -61,6 +63,12 @@ def _as_sources(value: object) -> object:
     if not isinstance(listed, list | tuple):
         return listed
     return [{"dataset": item} if isinstance(item, str) else item for item in listed]
+
+
+def _as_clock(value: object) -> object:
+    if value is None or isinstance(value, dict | Times):
+        return value
+    raise ValueError(f"a mapping, {{dataset: {value}, unit_s: <seconds in one unit of the clock>}}")
 
 
 def _as_tuple(value: object) -> object:
@@ -123,7 +131,14 @@ class Layout(Declaration):
     rate: Place | None = Field(
         None, description="Where the control rate is, for files that keep it; in hertz."
     )
-    times: Times | None = Field(None, description="The clock of the steps.")
+    times: Annotated[Times | None, BeforeValidator(_as_clock)] = Field(
+        None, description="The clock of the steps."
+    )
+    simulator_states: str = Field(
+        "",
+        description="Dataset of the simulator's own state when each action was taken: with it the "
+        "pairing of observations and actions is checked exactly.",
+    )
     observation_rows: Literal["same", "one_more", "either"] = Field(
         "same",
         description="Rows of state and frames against actions: as many, one more (the last one, "
@@ -143,7 +158,9 @@ class Layout(Declaration):
     )
     skip: str = Field("", description="Boolean dataset, true in rows that are left out.")
     allow_external_links: bool = Field(
-        False, description="Whether data may lie in other files that this one links to."
+        False,
+        description="Whether data lies in other files that this one links to. Read only where the "
+        "caller allows it, too (--allow-external-links).",
     )
 
     def below_observations(self, key: str) -> str:
@@ -163,12 +180,16 @@ class Layout(Declaration):
     @property
     def is_self_contained(self) -> bool:
         """Whether all that is known of an episode lies in its file and the file's name."""
+        return not (self.allow_external_links or self.file_patterns)
+
+    @property
+    def file_patterns(self) -> tuple[str, ...]:
+        """Paths from the data file's folder of every other file that is read, with their words."""
+        videos = [place for place in self.images.values() if isinstance(place, Video)]
         facts = [*self.instruction, self.success, self.rate, *self.attributes.values()]
-        return not (
-            self.allow_external_links
-            or any(isinstance(place, Video) for place in self.images.values())
-            or any(isinstance(place, InJsonFile) for place in facts)
-        )
+        facts += [video.value for video in videos]
+        files = [place.file for place in facts if isinstance(place, InJsonFile)]
+        return (*(video.video for video in videos), *files)
 
     def image_place(self, camera: str) -> str | Video:
         """Path of the dataset of this camera's frames from the episode's group, or its video."""

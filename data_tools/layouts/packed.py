@@ -32,6 +32,7 @@ class Plan:
     state: ArraySource
     images: tuple[tuple[str, ImageSource], ...]
     times: tuple[ArraySource, float] | None
+    simulator: ArraySource | None
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class PackedEpisodes:
             state=_array_at(plan.state, group, first),
             images={name: _image_at(image, group, first) for name, image in plan.images},
             times=None if clock is None else (_array_at(clock[0], group, first), clock[1]),
+            simulator=None if plan.simulator is None else _array_at(plan.simulator, group, first),
             kept=None if kept is None else np.asarray(kept, dtype=np.int64),
         )
 
@@ -148,6 +150,7 @@ def _plan_of(record: EpisodeRecord) -> Plan:
         _array_from(record.state, group, first),
         tuple((name, _image_from(image, group, first)) for name, image in record.images.items()),
         None if clock is None else (_array_from(clock[0], group, first), clock[1]),
+        None if record.simulator is None else _array_from(record.simulator, group, first),
     )
 
 

@@ -4,8 +4,11 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from pydantic.fields import FieldInfo
+
+from data_tools.conventions import Declaration
 from data_tools.layouts.evidence import claim
-from data_tools.layouts.layout import Layout
+from data_tools.layouts.layout import Layout, Source, Times, Video
 from data_tools.layouts.preset import Preset, presets
 
 _HEAD: Final = """\
@@ -35,8 +38,8 @@ control_hz: 10
 ```
 
 The camera name `*` speaks for every camera. One value stands for all columns of `units`,
-`references`, `low` and `high`. A layout's own parts are overridden with `preset`; a plain dataset
-name is a source without options:
+`references`, `low` and `high`. A layout's own parts are overridden with `preset`; our own
+files have the layout `native`. A plain dataset name is a source without options:
 
 ```yaml
 layout:
@@ -58,6 +61,12 @@ or JPEG or PNG in zero-padded rows, of variable length or as byte strings: the b
 
 """
 
+_PARTS: Final[dict[str, type[Declaration]]] = {
+    "a source in `actions` and `state`": Source,
+    "a video in `images`": Video,
+    "`times`": Times,
+}
+
 
 def page() -> str:
     """The page about all layouts, in Markdown."""
@@ -66,7 +75,8 @@ def page() -> str:
     refused = [preset for preset in known if preset.refusal]
     return (
         _HEAD
-        + "".join(f"* `{n}`: {f.description}\n" for n, f in Layout.model_fields.items())
+        + "".join(map(_key, Layout.model_fields.items()))
+        + "".join(map(_keys, _PARTS.items()))
         + _FOOT
         + "## Layouts\n\n| layout | what | from | Hz | frames | rows | language | to declare |\n"
         + "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
@@ -77,6 +87,17 @@ def page() -> str:
         + "\n## Marks\n\n| layout | marks | goes before |\n| --- | --- | --- |\n"
         + "".join(map(_marks, known))
     )
+
+
+def _keys(part: tuple[str, type[Declaration]]) -> str:
+    title, model = part
+    return f"\nThe keys of {title}:\n\n" + "".join(map(_key, model.model_fields.items()))
+
+
+def _key(named: tuple[str, FieldInfo]) -> str:
+    name, field = named
+    needed = " Needed." if field.is_required() else ""
+    return f"* `{name}`: {field.description}{needed}\n"
 
 
 def _row(preset: Preset) -> str:

@@ -18,6 +18,20 @@ KEY_HELP = (
 )
 
 
+def require_relative(pattern: str) -> str:
+    """The path, where it starts in the data file's folder and goes up only at its beginning.
+
+    Raises:
+        ValueError: it does not.
+    """
+    below = pattern
+    while below.startswith("../"):
+        below = below.removeprefix("../")
+    if below.startswith("/") or ".." in below.split("/"):
+        raise ValueError("a path from the data file's folder, with ../ at its beginning only")
+    return pattern
+
+
 class FixedText(Declaration):
     """The same value for every episode of the file."""
 
@@ -51,6 +65,8 @@ class InJsonFile(Declaration):
         "group) and {number} (the last number in the group's or the file's name).",
     )
     key: str = Field("", description=KEY_HELP)
+
+    _leads_nowhere_else = field_validator("file")(require_relative)
 
 
 class InPath(Declaration):

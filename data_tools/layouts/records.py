@@ -73,6 +73,7 @@ class EpisodeRecord:
         state: where the state is.
         images: camera name -> where its frames are.
         times: where the clock is, with the seconds of its unit; None when there is none.
+        simulator: where the simulator's own states are; None when there are none.
         kept: the rows that are steps, counted from `first`; None when every row is.
     """
 
@@ -86,6 +87,7 @@ class EpisodeRecord:
     state: ArraySource
     images: Mapping[str, ImageSource]
     times: tuple[ArraySource, float] | None = None
+    simulator: ArraySource | None = None
     kept: npt.NDArray[np.int64] | None = None
 
     @property

@@ -1,18 +1,20 @@
 """Sidecars: YAML beside the data that declares, or overrides, what the numbers mean."""
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from data_tools.conventions import ActionSpec, CameraSpec, Conventions, GripperSpec, StateSpec
 from data_tools.errors import UserError, describe, nearest
+from data_tools.files.yaml_text import mapping_in
 from data_tools.layouts.layout import Layout, Source
-from data_tools.layouts.preset import Preset, presets
+from data_tools.layouts.native import NATIVE_LAYOUT
+from data_tools.layouts.preset import presets
 
 SIDECAR_SUFFIX = ".conventions.yaml"
 FOLDER_SIDECAR = "conventions.yaml"
@@ -56,7 +58,17 @@ def folder_sidecar_of(path: Path, top: Path) -> Path:
     if top not in path.parents:
         return own
     folders = [folder for folder in path.parents if folder == top or top in folder.parents]
-    return next((f / FOLDER_SIDECAR for f in folders if (f / FOLDER_SIDECAR).is_file()), own)
+    return next((f / FOLDER_SIDECAR for f in folders if is_there(f / FOLDER_SIDECAR)), own)
+
+
+def is_there(sidecar: Path) -> bool:
+    """Whether there is a sidecar; none has a name that is too long for the file system."""
+    try:
+        return sidecar.is_file()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -69,22 +81,39 @@ def read_sidecar(path: Path) -> Sidecar:
     layout = content.pop("layout", None)
     if isinstance(layout, dict):
         changes = {key: value for key, value in layout.items() if key != "preset"}
-        return Sidecar(path, content, _known_preset(path, layout.get("preset", "")), changes)
-    if layout is None or isinstance(layout, str):
-        return Sidecar(path, content, _known_preset(path, layout or ""), None)
-    expected = f"one of {sorted(presets())}, or a mapping"
-    raise UserError(describe(f"{path}, layout", repr(layout)[:80], expected, "Correct it."))
+        name = layout.get("preset", "")
+    elif layout is None or isinstance(layout, str):
+        name, changes = layout or "", None
+    else:
+        expected = f"one of {layout_names()}, or a mapping"
+        raise UserError(describe(f"{path}, layout", repr(layout)[:80], expected, "Correct it."))
+    if name != "":
+        require_known_layout(f"{path}, layout", name)
+    return Sidecar(path, content, name, changes)
 
 
-def layout_of(sidecar: Sidecar, preset: Preset | None) -> Layout:
-    """The layout a sidecar declares: a preset's with its changes, or a whole one.
+def layout_names() -> list[str]:
+    """The layouts that a person may name."""
+    return sorted([*presets(), NATIVE_LAYOUT.name])
+
+
+def require_known_layout(where: str, name: object) -> None:
+    """UserError for a name that is no layout's."""
+    if name not in layout_names():
+        hint = nearest(str(name), layout_names())
+        remedy = f"Correct the name{f'; {hint}' if hint else '.'}"
+        raise UserError(describe(where, repr(name)[:80], f"one of {layout_names()}", remedy))
+
+
+def layout_of(sidecar: Sidecar, base: Layout | None) -> Layout:
+    """The layout a sidecar declares: a known one with its changes, or a whole one.
 
     Raises:
         UserError: a key or a value is wrong; every fault is named.
     """
-    base = preset.layout.model_dump() if preset else {}
+    known = base.model_dump() if base else {}
     try:
-        return Layout.model_validate({**base, **(sidecar.layout or {})})
+        return Layout.model_validate({**known, **(sidecar.layout or {})})
     except ValidationError as error:
         raise UserError(validation_faults(f"{sidecar.path}, layout", error)) from error
 
@@ -154,24 +183,7 @@ def validation_faults(where: str, error: ValidationError) -> list[str]:
 @lru_cache(maxsize=64)
 def _content(path: Path, text: bytes) -> Mapping[str, Any]:
     """The mapping in a file, parsed once: one speaks for a folder of thousands."""
-    try:
-        content = yaml.safe_load(text.decode("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        found = f"no readable YAML ({' '.join(str(error).split())})"
-        raise UserError(describe(str(path), found, "a mapping", "Mend the file.")) from error
-    if not isinstance(content, dict):
-        found, remedy = repr(content)[:80], f"Write the keys {sorted(Conventions.model_fields)}."
-        raise UserError(describe(str(path), found, "a mapping", remedy))
-    return content
-
-
-def _known_preset(path: Path, name: object) -> str:
-    known = presets()
-    if name == "" or name in known:
-        return str(name)
-    hint = nearest(str(name), known)
-    remedy = f"Correct the name{f'; {hint}' if hint else '.'}"
-    raise UserError(describe(f"{path}, layout", repr(name), f"one of {sorted(known)}", remedy))
+    return mapping_in(str(path), text, sorted(Conventions.model_fields))
 
 
 def _merged_cameras(template: list[Any], overrides: list[Any]) -> list[Any]:

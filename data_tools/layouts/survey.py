@@ -7,6 +7,7 @@ from pathlib import Path
 
 import h5py
 
+from data_tools.checks.headers import UNREADABLE_CAMERA
 from data_tools.errors import UserError, describe
 from data_tools.files.paths import natural_key
 from data_tools.finding import Finding
@@ -17,10 +18,8 @@ from data_tools.layouts.layout import Layout, Source, Video
 from data_tools.layouts.links import find, find_dataset, find_group, has_known_type, member_names
 from data_tools.layouts.texts import video_file
 
-FRAMES = "frames that decode"
 # A robot of a hundred joints with all its readings has fewer; a damaged header claims any number.
 MAX_COLUMNS = 1 << 12
-CAMERA_REMEDY = "Record it again, or name the cameras in a sidecar's layout.images."
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,9 @@ def _cameras(
             except (UndecodableFrameError, UndecodableVideoError) as error:
                 where = f"{path}:{group.name.strip('/')}/{camera}".replace(":/", ":")
                 if name == camera:  # asked for by name, and not just met by a pattern
-                    fault = describe(where, str(error), FRAMES, CAMERA_REMEDY)
+                    fault = describe(
+                        where, str(error), UNREADABLE_CAMERA.threshold, UNREADABLE_CAMERA.remedy
+                    )
                     raise UserError(fault) from error
                 warnings.append(_not_a_camera(where, str(error)))
                 continue
@@ -215,7 +216,7 @@ def _size(
 ) -> tuple[int, int] | None:
     """(height, width) of a camera's frames; None when there are none at this place."""
     if isinstance(key, Video):
-        file = video_file(key, group, path)
+        file = video_file(key, group, path, may_leave=layout.allow_external_links)
         return None if file is None else video_length_and_size(file)[1]
     place = layout.below_observations(key)
     dataset = find_dataset(group, place, may_leave=layout.allow_external_links)
@@ -226,11 +227,4 @@ def _size(
 
 
 def _not_a_camera(where: str, error: str) -> Finding:
-    return Finding(
-        rule="unreadable_camera",
-        severity="warning",
-        where=where,
-        value=f"{error}, so there is no such camera",
-        threshold=FRAMES,
-        remedy=CAMERA_REMEDY,
-    )
+    return UNREADABLE_CAMERA.found(where, f"{error}, so there is no such camera")

@@ -71,6 +71,7 @@ class LeRobotDataset:
         tolerance_s: float,
     ) -> None:
         self.conventions = _as_delivered(declared.conventions)
+        self._stored_cameras = declared.conventions.cameras
         layout = f"lerobot_{info.codebase_version}"
         self.inspected = Inspected(
             (layout,), (declared.evidence,), declared.warnings, files=(str(folder),)
@@ -87,8 +88,12 @@ class LeRobotDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 in hex over instructions, states, actions and conventions; reads no image."""
-        return fingerprint(self.conventions, (self[index] for index in range(len(self))))
+        """SHA-256 in hex over instructions, states, actions and conventions; reads no image.
+
+        How frames are turned counts where they are not stored as they are delivered.
+        """
+        episodes = (self[index] for index in range(len(self)))
+        return fingerprint(self.conventions, episodes, [self._stored_cameras])
 
 
 class LeRobotEpisode:

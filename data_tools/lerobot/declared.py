@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-import yaml
 from pydantic import Field, JsonValue, ValidationError
 
+from data_tools.checks.headers import CAMERA_NOT_READ
 from data_tools.conventions import ActionSpec, CameraSpec, Conventions, Declaration, StateSpec
 from data_tools.errors import UserError, describe, nearest, raise_faults
+from data_tools.files.yaml_text import mapping_in
 from data_tools.finding import Finding
 from data_tools.lerobot.info import Feature, Info
 
@@ -86,14 +87,8 @@ def declare(folder: Path, info: Info) -> Declared:
 def _read_sidecar(path: Path) -> dict[str, JsonValue]:
     if not path.is_file():
         return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        found = f"no readable YAML ({' '.join(str(error).split())})"
-        raise UserError(describe(str(path), found, "a mapping", "Mend the file.")) from error
     known = [*Conventions.model_fields, "layout"]
-    if not isinstance(content, dict):
-        raise UserError(describe(str(path), repr(content), "a mapping", f"Use the keys {known}."))
+    content = mapping_in(str(path), path.read_bytes(), known)
     faults = []
     for key in content:
         if key not in known:
@@ -275,13 +270,9 @@ def _unread_cameras(folder: Path, info: Info, sources: Sources) -> list[Finding]
         if each.is_camera and name not in sources.images.values()
     ]
     return [
-        Finding(
-            rule="camera_not_read",
-            severity="warning",
-            where=f"{folder}, feature {name!r}",
-            value=f"shape {list(info.features[name].shape)}, names {info.features[name].names}",
-            threshold="rows, columns and three colour channels",
-            remedy="Nothing, if it is a depth map or was left out on purpose.",
+        CAMERA_NOT_READ.found(
+            f"{folder}, feature {name!r}",
+            f"shape {list(info.features[name].shape)}, names {info.features[name].names}",
         )
         for name in unread
     ]

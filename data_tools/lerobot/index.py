@@ -1,6 +1,7 @@
 """Where each episode of a LeRobot folder lies, checked against itself before anything is read."""
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +12,10 @@ from pydantic import JsonValue
 
 from data_tools.errors import UserError, describe, raise_faults
 from data_tools.lerobot.info import Info, file_path
-from data_tools.lerobot.meta_files import episode_rows, tasks_by_number
+from data_tools.lerobot.meta_files import REBUILD, episode_rows, tasks_by_number, total_fault
 from data_tools.lerobot.parquet_files import open_parquet, rows_fault
 
 MAX_ATTRIBUTE_CHARACTERS: Final = 1 << 16
-
-REBUILD: Final = "Download or copy the dataset again; if it stays so, rebuild its index."
 
 _V21_KEYS: Final = {"episode_index", "tasks", "length"}
 _V30_KEYS: Final = {"episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index"}
@@ -71,8 +70,8 @@ def read_index(folder: Path, info: Info) -> tuple[list[EpisodePlace], dict[int, 
         UserError: a file of the index is missing or broken, or its numbers contradict one another
             or the footers of the Parquet files; each fault gives both numbers.
     """
-    where, rows = episode_rows(folder, info.codebase_version)
-    tasks = tasks_by_number(folder, info.codebase_version)
+    where, rows = episode_rows(folder, info)
+    tasks = tasks_by_number(folder, info)
     raise_faults(_count_faults(where, info, rows))
     if info.codebase_version == "v2.1":
         places = _v21_places(folder, info, rows)
@@ -105,11 +104,7 @@ def _count_faults(where: Path, info: Info, rows: Sequence[Mapping[str, JsonValue
     if not faults:
         totals = [("total_episodes", len(rows), info.total_episodes)]
         totals.append(("total_frames", sum(_whole(each) for each in lengths), info.total_frames))
-        faults += [
-            describe(f"{where}, {name}", f"{found}", f"{said} as meta/info.json says", REBUILD)
-            for name, found, said in totals
-            if found != said
-        ]
+        faults += [total_fault(where, *total) for total in totals if total[1] != total[2]]
     if not rows:
         faults.append(describe(str(where), "no episodes", "at least one", "Record one."))
     return faults
@@ -218,7 +213,7 @@ def _file_faults(places: Iterable[EpisodePlace]) -> list[str]:
         if found != expected:
             faults.append(rows_fault(path, found, expected))
     remedy = "Download or copy the dataset again, with its videos."
-    missing = [path for path in sorted(videos) if not Path(path).is_file()]
+    missing = [path for path in sorted(videos) if not os.path.isfile(path)]
     return faults + [describe(path, "no such file", "a video", remedy) for path in missing]
 
 

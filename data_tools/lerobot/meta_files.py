@@ -9,8 +9,8 @@ import pyarrow as pa
 from pydantic import JsonValue
 
 from data_tools.errors import UserError, describe
-from data_tools.lerobot.info import Version
-from data_tools.lerobot.parquet_files import DAMAGE, open_parquet
+from data_tools.lerobot.info import Info
+from data_tools.lerobot.parquet_files import open_parquet, read_groups
 
 Row = dict[str, JsonValue]
 
@@ -18,20 +18,30 @@ EPISODES_JSONL: Final = "meta/episodes.jsonl"
 TASKS_JSONL: Final = "meta/tasks.jsonl"
 EPISODES_FOLDER: Final = "meta/episodes"
 TASKS_PARQUET: Final = "meta/tasks.parquet"
+# Of 800,000 episodes. As Python's objects they take ten times as much.
+MAX_INDEX_BYTES: Final = 256 << 20
+
+REBUILD: Final = "Download or copy the dataset again; if it stays so, rebuild its index."
 
 
-def episode_rows(folder: Path, version: Version) -> tuple[Path, list[Row]]:
+def episode_rows(folder: Path, info: Info) -> tuple[Path, list[Row]]:
     """Where the episodes are listed, and a row an episode; UserError when that is broken."""
-    if version == "v2.1":
+    if info.codebase_version == "v2.1":
         return folder / EPISODES_JSONL, _read_jsonl(folder / EPISODES_JSONL)
-    return folder / EPISODES_FOLDER, list(_read_episodes(folder / EPISODES_FOLDER))
+    return folder / EPISODES_FOLDER, list(_read_episodes(folder / EPISODES_FOLDER, info))
 
 
-def tasks_by_number(folder: Path, version: Version) -> dict[int, str]:
+def total_fault(where: Path, name: str, found: int, said: int) -> str:
+    """The fault of an index that counts otherwise than info.json."""
+    return describe(f"{where}, {name}", f"{found}", f"{said} as meta/info.json says", REBUILD)
+
+
+def tasks_by_number(folder: Path, info: Info) -> dict[int, str]:
     """The text of each task; UserError when a number or a text is missing or a number repeated."""
-    path = folder / (TASKS_JSONL if version == "v2.1" else TASKS_PARQUET)
+    is_text = info.codebase_version == "v2.1"
+    path = folder / (TASKS_JSONL if is_text else TASKS_PARQUET)
     tasks: dict[int, str] = {}
-    for row in _read_jsonl(path) if version == "v2.1" else _read_tasks(path):
+    for row in _read_jsonl(path) if is_text else _read_tasks(path):
         number, text = row.get("task_index"), row.get("task")
         if type(number) is not int or not isinstance(text, str) or number in tasks:
             expected = "a new whole number task_index and a text task"
@@ -59,20 +69,32 @@ def _read_jsonl(path: Path) -> list[Row]:
     return rows
 
 
-def _read_episodes(folder: Path) -> Iterator[Row]:
-    files = sorted(folder.glob("*/*.parquet"))
-    if not files:
+def _read_episodes(folder: Path, info: Info) -> Iterator[Row]:
+    paths = sorted(folder.glob("*/*.parquet"))
+    if not paths:
         found, remedy = "no Parquet file", "Download or copy the dataset again, with its `meta`."
         raise UserError(describe(str(folder), found, "the index", remedy))
-    for path in files:
-        file = open_parquet(path)
-        # the statistics are most of the file and say nothing about where things are
-        columns = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
-        yield from _read_whole(path, columns).to_pylist()
+    num_rows, left = sum(map(_num_rows, paths)), MAX_INDEX_BYTES
+    if num_rows != info.total_episodes:
+        raise UserError(total_fault(folder, "total_episodes", num_rows, info.total_episodes))
+    for path in paths:
+        with open_parquet(path) as file:
+            # the statistics are most of the file and say nothing about where things are
+            columns = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
+            table = read_groups(path, file, range(file.num_row_groups), columns, left)
+        left -= table.nbytes
+        yield from table.to_pylist()
+
+
+def _num_rows(path: Path) -> int:
+    with open_parquet(path) as file:
+        return int(file.metadata.num_rows)
 
 
 def _read_tasks(path: Path) -> list[Row]:
-    table = _read_whole(path, None)
+    with open_parquet(path) as file:
+        groups, columns = range(file.num_row_groups), file.schema_arrow.names
+        table = read_groups(path, file, groups, columns, MAX_INDEX_BYTES)
     texts = [
         each.name
         for each in table.schema
@@ -88,13 +110,3 @@ def _read_tasks(path: Path) -> list[Row]:
             table["task_index"].to_pylist(), table[texts[0]].to_pylist(), strict=True
         )
     ]
-
-
-def _read_whole(path: Path, columns: list[str] | None) -> pa.Table:
-    file = open_parquet(path)
-    try:
-        return file.read(columns=columns, use_threads=False)
-    except DAMAGE as error:
-        found = f"a damaged file ({' '.join(str(error).split())[:200]})"
-        remedy = "Copy or download it again."
-        raise UserError(describe(str(path), found, "a whole Parquet file", remedy)) from error

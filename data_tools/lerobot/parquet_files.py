@@ -19,6 +19,10 @@ from data_tools.files.cache import LruCache
 
 MAX_OPEN_FILES: Final = 32
 ROW_GROUP_CACHE_BYTES: Final = 192 << 20
+# A minute of three cameras, embedded as PNG, in one row group takes a tenth of it.
+MAX_GROUP_BYTES: Final = 4 << 30
+BATCH_ROWS: Final = 1024
+VALUE_BYTES: Final = {"BOOLEAN": 0.125, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 8}
 MAGIC: Final = b"PAR1"
 DAMAGE: Final = (pa.ArrowException, OSError, UnicodeDecodeError)  # what pyarrow raises of it
 
@@ -78,10 +82,7 @@ class ParquetFiles:
         self, path: str, file: pq.ParquetFile, group: int, columns: tuple[str, ...]
     ) -> pa.Table:
         def read() -> pa.Table:
-            try:
-                return file.read_row_group(group, columns=list(columns), use_threads=False)
-            except DAMAGE as error:
-                raise UserError(_broken(path, error)) from error
+            return read_groups(path, file, [group], columns, MAX_GROUP_BYTES)
 
         return self._groups.get_or_make((path, group, columns), read)
 
@@ -114,11 +115,43 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     """
     try:
         return pq.ParquetFile(path, memory_map=False, pre_buffer=False)
-    except FileNotFoundError as error:
-        remedy = "Download or copy the dataset again, with all its files."
-        raise UserError(describe(str(path), "no such file", "a Parquet file", remedy)) from error
     except DAMAGE as error:
+        if not os.path.isfile(path):  # nor is there a file whose name is too long
+            remedy = "Download or copy the dataset again, with all its files."
+            raise UserError(
+                describe(str(path), "no such file", "a Parquet file", remedy)
+            ) from error
         raise UserError(_unopenable(path, error)) from error
+
+
+def read_groups(
+    path: str | Path,
+    file: pq.ParquetFile,
+    groups: Sequence[int],
+    columns: Sequence[str],
+    max_bytes: int,
+) -> pa.Table:
+    """These columns of these row groups, as long as they take no more than so many bytes.
+
+    Parquet packs a value that repeats into nothing: a file of 100 kB may hold a thousand million.
+
+    Raises:
+        UserError: the file is damaged, or the columns take more.
+    """
+    least = sum(_least_bytes(file.metadata.row_group(group), columns) for group in groups)
+    if least > max_bytes:
+        raise UserError(_too_large(path, least, max_bytes))
+    parts, size = [], 0
+    try:
+        for part in file.iter_batches(BATCH_ROWS, groups, list(columns), use_threads=False):
+            size += part.nbytes
+            if size > max_bytes:
+                raise UserError(_too_large(path, size, max_bytes))
+            parts.append(part)
+    except DAMAGE as error:
+        raise UserError(_broken(str(path), error)) from error
+    empty = pa.schema([field for field in file.schema_arrow if field.name in columns])
+    return pa.Table.from_batches(parts, parts[0].schema if parts else empty)
 
 
 def rows_fault(path: str | Path, rows: int, expected: int) -> str:
@@ -160,6 +193,25 @@ def integers(column: pa.ChunkedArray, where: str) -> npt.NDArray[np.int64]:
     return np.asarray(column.to_numpy(), dtype=np.int64)
 
 
+def _least_bytes(group: pq.RowGroupMetaData, columns: Sequence[str]) -> int:
+    """What the numbers of these columns take, and their texts and images where none repeats."""
+    starts = tuple(f"{name}." for name in columns)
+    leaves = [group.column(place) for place in range(group.num_columns)]
+    return int(
+        sum(
+            leaf.num_values * VALUE_BYTES.get(leaf.physical_type, 0) or leaf.total_uncompressed_size
+            for leaf in leaves
+            if f"{leaf.path_in_schema}.".startswith(starts)
+        )
+    )
+
+
+def _too_large(path: str | Path, size: int, max_bytes: int) -> str:
+    found = f"columns of {size / 2**20:,.0f} MiB or more when unpacked"
+    remedy = "Download it again; if it is meant so, write it in smaller row groups or datasets."
+    return describe(str(path), found, f"at most {max_bytes >> 20:,} MiB", remedy)
+
+
 def _is_number(kind: pa.DataType) -> bool:
     return bool(
         pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
@@ -176,12 +228,11 @@ def _require_columns(path: str, file: pq.ParquetFile, columns: Sequence[str]) ->
 
 
 def _unopenable(path: Path, error: Exception) -> str:
-    size = path.stat().st_size if path.is_file() else 0
     start, end = b"", b""
-    if path.is_file():
+    if os.access(path, os.R_OK):
         with path.open("rb") as file:
             start = file.read(64)
-            file.seek(max(0, size - len(MAGIC)))
+            file.seek(max(0, path.stat().st_size - len(MAGIC)))
             end = file.read()
     if start.startswith(MAGIC) and end != MAGIC:
         found = "a Parquet file without its footer, as a writer that was not finalized leaves it"

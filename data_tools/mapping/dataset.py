@@ -18,7 +18,7 @@ from data_tools.mapping.mapping import ConventionsMapping
 class MappedDataset:
     """A `Dataset` whose cameras and columns are named, ordered, sized and signed as the target's.
 
-    Its fingerprint is of the data and the mapping.
+    Its fingerprint is of the data, the mapping and the target.
 
     Args:
         dataset: what is mapped.
@@ -46,9 +46,13 @@ class MappedDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 in hex over the fingerprint of the data and the mapping."""
+        """SHA-256 in hex over the fingerprint of the data, the mapping and what it delivers.
+
+        Signs and sizes follow the target without a word in the mapping.
+        """
         digest = hashlib.sha256(self._dataset.fingerprint.encode())
         digest.update(self._mapping.model_dump_json().encode())
+        digest.update(self.conventions.model_dump_json().encode())
         return digest.hexdigest()
 
     def __len__(self) -> int:

@@ -73,7 +73,7 @@ class View:
                 if path.exists()
             )
         for path, make in makers.items():
-            with finished_file(path) as partial:
+            with finished_file(path, is_new=not overwrite) as partial:
                 make(partial)
         return list(makers)
 

@@ -85,6 +85,12 @@ class SelectionConfig(Settings):
         "part.",
     )
 
+    allow_external_links: bool = Field(
+        False,
+        description="Whether HDF5 files may lead to data in other files, and sidecars to files "
+        "outside the folder of path. true only for data you trust: a link may name any file.",
+    )
+
     @property
     def names_validation(self) -> bool:
         """Whether the episodes to validate on are chosen here and not at random."""
@@ -206,8 +212,8 @@ class DataConfig(SelectionConfig):
 
     @model_validator(mode="after")
     def _selections_in_the_mixture(self) -> Self:
-        names = [name for name in SelectionConfig.model_fields if name != "path"]
-        chosen = [name for name in names if getattr(self, name) is not None]
+        fields = {name: f for name, f in SelectionConfig.model_fields.items() if name != "path"}
+        chosen = [name for name, f in fields.items() if getattr(self, name) != f.default]
         if self.mixture and chosen:
             raise ValueError(
                 f"{chosen[0]}: found {chosen} beside mixture; expected none. Give them to the "

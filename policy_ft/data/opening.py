@@ -110,12 +110,17 @@ def _open_source(config: SourceConfig, seed: int, where: str) -> Dataset:
 
 
 def _opened(config: SelectionConfig, where: str) -> Dataset:
-    """One dataset of all paths; a LeRobot dataset is one folder and no list."""
-    path = config.path[0] if len(config.path) == 1 else list(config.path)
+    """The dataset, divided where the settings name the episodes to validate on."""
 
     def chosen(mask: str | None, keep: str | None) -> Dataset:
         own = None if keep is None else Path(keep)
-        return open_dataset(path, mask=mask, keep=own, layout=config.layout)
+        return open_dataset(
+            list(config.path),
+            mask=mask,
+            keep=own,
+            layout=config.layout,
+            allow_external_links=config.allow_external_links,
+        )
 
     training = chosen(config.mask, config.keep)
     if not config.names_validation:
@@ -132,10 +137,6 @@ def _shared_episodes(training: Dataset, validation: Dataset, where: str) -> Iter
         found = f"{len(shared)} of {len(validation)} are trained on, e.g. {shared[0]}"
         remedy = "Correct the masks or keep-files: validation would praise memory."
         yield describe(f"{where}, episodes to validate on", found, "none", remedy)
-    for name, part in (("train", training), ("validate", validation)):
-        if not len(part):
-            remedy = "Correct the masks or keep-files."
-            yield describe(f"{where}, episodes to {name} on", "none", "at least one", remedy)
 
 
 def aligned(episodes: Dataset, policys: Conventions | None = None) -> Dataset:

@@ -1,6 +1,7 @@
 """Readers and writers of one file at the same time: what docs/robot-data.md says of them."""
 
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -87,6 +88,23 @@ def test_a_file_replaced_under_its_reader_stays_the_old_one_where_it_is_open(
     new = open_dataset(demos)
     assert new.fingerprint != dataset.fingerprint
     assert new[1].num_steps == 20
+
+
+def test_a_file_replaced_before_a_worker_opens_it_is_told(
+    tmp_path, demos, conventions, make_episode
+):
+    dataset = open_dataset(demos)
+    worker = pickle.dumps(dataset)
+    with EpisodeWriter(tmp_path / "new.hdf5", conventions) as writer:
+        for seed in range(100, 112):
+            writer.add(**make_episode(seed, num_steps=dataset[seed - 100].num_steps))
+    os.replace(tmp_path / "new.hdf5", demos)
+    for late in (dataset, pickle.loads(worker)):
+        with pytest.raises(UserError, match=r"changed or replaced since.*Open the dataset again"):
+            late[1].image("front", 3)
+        with pytest.raises(UserError, match="changed or replaced"):
+            late[1].state()
+    assert open_dataset(demos)[1].image("front", 3).any()
 
 
 def test_what_episode_writer_makes_has_no_name_before_it_is_whole(

@@ -94,7 +94,7 @@ def test_a_files_own_sidecar_corrects_what_the_file_declares_with_a_warning(demo
     assert dataset.conventions.state.frame == "robot_base"
     (warning,) = dataset.inspected.warnings
     assert warning.rule == "corrected_conventions"
-    assert "Delete the sidecar unless it corrects the file on purpose" in str(warning)
+    assert "if it corrects the data on purpose; else delete it" in str(warning)
 
 
 @pytest.mark.parametrize(
@@ -197,4 +197,4 @@ def test_headers_that_look_edited_are_warned_of(robomimic_file, frames):
         )
     warnings = open_dataset(robomimic_file).inspected.warnings
     assert [warning.rule for warning in warnings] == ["stale_total", "number_gap", "slow_chunks"]
-    assert "rewrite the frames as JPEG" in str(warnings[2])
+    assert "Rewrite the file with robot-data repack" in str(warnings[2])

@@ -135,6 +135,10 @@ def test_a_mask_and_a_layout_have_an_index_of_their_own(tmp_path, scanned):
     assert (everything, train, again) == (3, train, train)
     assert train < 3
     assert len(scanned) == 2
+    for layout in ("mimicgen", "robomimic", "mimicgen"):
+        dataset = open_dataset(path, layout=layout, allow_undeclared=True)
+        assert dataset.inspected.layouts == (layout,)
+    assert len(scanned) == 4
 
 
 def test_without_a_folder_to_write_the_index_a_temporary_one_is_used(

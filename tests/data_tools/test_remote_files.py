@@ -94,6 +94,30 @@ def test_a_file_behind_a_url_reads_as_the_file(demos, web):
     assert_same_data(open_dataset(Path(f"{url}/{demos.name}")), open_dataset(demos))
 
 
+def test_a_signed_url_is_asked_for_as_it_is(demos, web, tmp_path):
+    """Longer than a file's name may be; the sidecar is asked for with the same signature."""
+    url, _ = web
+    signature = f"X-Amz-Credential=a%2Fb/s3&X-Amz-Signature={'0' * 300}"
+    remote = open_dataset(f"{url}/{demos.name}?{signature}")
+    assert_same_data(remote, open_dataset(demos))
+    path = path_of(f"{url}/{demos.name}?{signature}")
+    assert (path.name, path.suffix, path.stem) == ("push.hdf5", ".hdf5", "push")
+    assert str(path) == f"{url}/{demos.name}?{signature}".replace("/s3", "%2Fs3")
+    assert str(pickle.loads(pickle.dumps(path))) == str(path)
+    assert str(path.with_name("a.yaml")) == str(path).replace(path.name, "a.yaml")
+    assert path_of(f"https://host/a.hdf5?{'0' * 5000}").name == "a.hdf5"
+    declared = "layout:\n  preset: aloha\n  instruction: {text: open the cup}\ncontrol_hz: 50\n"
+    declared += 'cameras:\n  - {name: "*", orientation: upright, color_order: rgb}\n'
+    aloha.write(tmp_path / "cups", episodes=1)
+    (tmp_path / "cups/episode_0.hdf5.conventions.yaml").write_text(declared)
+    dataset = open_dataset(f"{url}/cups/episode_0.hdf5?sas=x")
+    assert dataset[0].instruction == "open the cup"
+    shutil.copy(demos, tmp_path / "download")  # a link without a suffix
+    assert len(open_dataset(f"{url}/download?id=7")) == 12
+    assert path_of("s3://bucket/demo_?.hdf5").is_pattern
+    assert not path.is_pattern
+
+
 def test_only_the_blocks_that_are_needed_are_fetched(tmp_path, web, conventions, make_episode):
     url, requests = web
     frames = np.random.default_rng(0).integers(0, 256, (400, 32, 48, 3), dtype=np.uint8)

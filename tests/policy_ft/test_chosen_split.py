@@ -135,11 +135,11 @@ def test_a_layout_that_is_named_is_the_one_that_reads(run_config):
 REFUSED = {
     "shared": ({"valid": ("demo_1", "demo_3")}, "1 of 2 are trained on.*Correct the masks"),
     "no such mask": (
-        {"data": CHOSEN | {"mask": "trian"}},
+        {"data": CHOSEN | {"mask": "trainn"}},
         "did you mean 'train'",
     ),  # codespell:ignore
-    "nothing to train on": ({"train": ()}, "episodes to train on: found none"),
-    "nothing to validate on": ({"valid": ()}, "episodes to validate on: found none"),
+    "nothing to train on": ({"train": ()}, "'train' of 1 files, .*found no episodes"),
+    "nothing to validate on": ({"valid": ()}, "'valid' of 1 files, .*found no episodes"),
 }
 
 

@@ -97,6 +97,15 @@ def test_a_sidecar_is_merged_over_info_json(make_folder, true_frame):
     np.testing.assert_array_equal(dataset[0].image("front", 3), true_frame(0, 3)[::-1, :, ::-1])
 
 
+def test_the_way_frames_are_turned_is_in_the_fingerprint(make_folder):
+    folder = make_folder()
+    prints = {open_lerobot(folder).fingerprint}
+    for said in ({}, {"color_order": "bgr"}, {"orientation": "flipped_vertical"}):
+        sidecar(folder, {"cameras": [{"name": "front"} | said]})
+        prints.add(open_lerobot(folder).fingerprint)
+    assert len(prints) == 3
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
