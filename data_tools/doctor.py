@@ -112,6 +112,7 @@ class _Examination:
         self._finite: list[str] = []
         self._extents: dict[Part, list[Extent]] = {"state": [], "action": []}
         self._idle: dict[str, tuple[int, int]] = {}
+        self._grippers: list[grippers.Response] = []
         self._starts: list[tuple[str, list[FloatArray]]] = []
         self._thumbnails: dict[str, dict[str, frames.Frame]] = {}
         self._colors: dict[str, list[looks.FloatArray]] = {}
@@ -151,6 +152,7 @@ class _Examination:
         idle = collection.idle_steps(recording, declared)
         if idle is not None:
             self._idle[recording.name] = (idle, recording.num_steps)
+        self._grippers += grippers.responses(declared, recording)
         quaternions = declared.roles.quaternions
         starts = [rotations.quaternion_values(recording, each)[0] for each in quaternions]
         self._starts.append((recording.name, starts))
@@ -170,8 +172,7 @@ class _Examination:
             small = looks.thumbnail(pictures.first)
             self._thumbnails.setdefault(pictures.camera, {})[recording.name] = small
             self._colors.setdefault(pictures.camera, []).append(looks.chroma(pictures.first))
-            middle = len(pictures.digests) // 2
-            ends += [pictures.digests[0], pictures.digests[middle], pictures.digests[-1]]
+            ends += pictures.ends
         self._pictures.append((recording.name, self._digests[recording.name], tuple(ends)))
 
     def together(self) -> Iterator[Finding]:
@@ -182,8 +183,12 @@ class _Examination:
         yield from collection.check_idleness(self._idle)
         yield from leakage.check_declared_splits(self._splits)
         yield from self._numbers_together()
+        exchanged = [*looks.check_exchanged(self._thumbnails)]
+        yield from exchanged
+        told = {finding.where for finding in exchanged}
         for camera, thumbnails in self._thumbnails.items():
-            yield from looks.check_odd_episodes(camera, thumbnails)
+            others = {name: each for name, each in thumbnails.items() if name not in told}
+            yield from looks.check_odd_episodes(camera, others)
         means = {camera: np.mean(each, axis=0) for camera, each in self._colors.items()}
         yield from looks.check_cameras(means)
         yield from looks.check_same_pictures(self._pictures)
@@ -211,7 +216,7 @@ class _Examination:
         if sample:
             yield from spreads.check_clipping(declared, sample)
             yield from spreads.check_quantiles(declared, sample)
-            yield from grippers.check_grippers(declared, sample)
+            yield from grippers.check_grippers(declared, sample, self._grippers)
             yield from alignment.check_alignment(declared, sample)
             yield from simulated.check_simulator_states(sample)
 

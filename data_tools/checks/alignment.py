@@ -8,16 +8,18 @@ finding asks for half the unexplained variance, not for the best k alone.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from data_tools.checks.recording import DATASET, Declared, FloatArray, Recording
+from data_tools.checks.lags import MIN_STEPS, Columns
+from data_tools.checks.recording import DATASET, Declared, Recording
 from data_tools.checks.roles import Pair
 from data_tools.finding import Finding, Rule
 
 EARLIEST: Final = -2
+# Pairs may be shifted by more; but an early lag must leave this share of the usual episode.
+MAX_EARLY_SHARE: Final = 0.25
 # Soft controllers trail their targets by up to half a second; a mistake of the clock is longer.
 MAX_DELAY_S: Final = 0.5
 MAX_DELAY_STEPS: Final = 5
@@ -25,6 +27,8 @@ MAX_DELAY_STEPS: Final = 5
 MIN_EXPLAINED: Final = 0.5
 # How much of the unexplained variance of all causal lags may remain at the non-causal one.
 MAX_REMAINING: Final = 0.5
+# What two lags that explain everything may differ by.
+ROUNDING: Final = 1e-9
 # And how much more a late lag must explain to be worth a sentence.
 MIN_GAIN: Final = 0.05
 # Correlations that leave no doubt, and those that leave nothing.
@@ -35,7 +39,6 @@ WEAK: Final = 0.5
 TARGET_SLOPES: Final = (0.7, 1.4)
 # Below this [rad, m] a column does not move enough to say anything.
 MIN_MOTION: Final = 1e-3
-MIN_STEPS: Final = 30
 # Share of the motion of a column that float32 may blur.
 COPY_TOLERANCE: Final = 1e-5
 
@@ -87,26 +90,6 @@ RULES = (
     INVERTED_ACTION,
 )
 
-Lagged = Callable[[Recording, Pair, int], tuple[FloatArray, FloatArray]]
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A line through pairs (x, y), all episodes together, each about its own mean if asked.
-
-    Attributes:
-        correlation: in [-1, 1]; 0 where either side does not move.
-        slope: of y on x.
-    """
-
-    correlation: float
-    slope: float
-
-    @property
-    def explained(self) -> float:
-        """Share of the variance of y."""
-        return self.correlation**2
-
 
 def check_alignment(declared: Declared, sample: Sequence[Recording]) -> Iterator[Finding]:
     """Pairs that are shifted, late, copied, mistaken for another reference, or inverted."""
@@ -127,14 +110,19 @@ def check_alignment(declared: Declared, sample: Sequence[Recording]) -> Iterator
         names = [declared.conventions.action.names[pair.action] for pair in copied]
         yield ACTION_IS_STATE.found(DATASET, f"actions {names} equal to the state")
     targets = [pair for pair in targets if pair not in copied]
-    yield from _check_lag(declared, sample, motions, lags, _motion, "displacements")
-    yield from _check_lag(declared, sample, targets, lags, _target, "targets")
+    yield from _check_lag(declared, sample, motions, _motions, "displacements")
+    yield from _check_lag(declared, sample, targets, _targets, "targets")
     yield from _check_signs(declared, sample, motions, lags)
 
 
 def _latest(declared: Declared) -> int:
-    delay = declared.steps(MAX_DELAY_S)
-    return 2 * max(MAX_DELAY_STEPS, 0 if delay is None else int(np.ceil(delay)))
+    return 2 * max(MAX_DELAY_STEPS, int(np.ceil(declared.steps(MAX_DELAY_S) or 0)))
+
+
+def _earliest(declared: Declared, sample: Sequence[Recording]) -> int:
+    """As far before the action as a controller may trail behind it, in episodes long enough."""
+    usual = float(np.median([recording.num_steps for recording in sample]))
+    return min(EARLIEST, -min(_latest(declared) // 2, int(MAX_EARLY_SHARE * usual)))
 
 
 def _moves(sample: Sequence[Recording], pair: Pair) -> bool:
@@ -144,68 +132,50 @@ def _moves(sample: Sequence[Recording], pair: Pair) -> bool:
     return bool(steps >= MIN_STEPS and action > 0 and state > MIN_MOTION)
 
 
-def _motion(recording: Recording, pair: Pair, lag: int) -> tuple[FloatArray, FloatArray]:
-    """(a_t, s_{t+1+lag} - s_{t+lag}) of every step that has both."""
-    moved = np.diff(recording.state[:, pair.state])
-    return _shifted(recording.actions[:, pair.action], moved, lag)
+def _motions(sample: Sequence[Recording], pair: Pair, gap: int) -> Columns:
+    """Lag k pairs a_t with s_{t+1+k} - s_{t+k}."""
+    columns = [(each.actions[:, pair.action], each.state[:, pair.state]) for each in sample]
+    return Columns.of([(actions, np.diff(state)) for actions, state in columns], gap)
 
 
-def _target(recording: Recording, pair: Pair, lag: int) -> tuple[FloatArray, FloatArray]:
-    """(a_t, s_{t+lag}) of every step that has both, each about its mean over the episode.
+def _targets(sample: Sequence[Recording], pair: Pair, gap: int) -> Columns:
+    """Lag k pairs a_t with s_{t+k}, each about its mean over the episode.
 
     A leader arm and its follower differ by a constant, which says nothing about time.
     """
-    actions, state = recording.actions[:, pair.action], recording.state[:, pair.state]
-    x, y = _shifted(actions, state, lag)
-    return (x - x.mean(), y - y.mean()) if len(x) else (x, y)
+    columns = [(each.actions[:, pair.action], each.state[:, pair.state]) for each in sample]
+    return Columns.of(columns, gap, about_own_mean=True)
 
 
-def _followed(recording: Recording, pair: Pair, lag: int) -> tuple[FloatArray, FloatArray]:
-    """(s_{t+lag}, a_t) of every step that has both."""
-    actions, state = recording.actions[:, pair.action], recording.state[:, pair.state]
-    return _shifted(state, actions, -lag)
-
-
-def _shifted(x: FloatArray, y: FloatArray, lag: int) -> tuple[FloatArray, FloatArray]:
-    """Rows (x[t], y[t + lag]); the same steps t for every lag are not needed."""
-    start, end = max(0, -lag), min(len(x), len(y) - lag)
-    if end <= start:
-        return x[:0], y[:0]
-    return x[start:end], y[start + lag : end + lag]
-
-
-def _fit(sample: Sequence[Recording], lagged: Lagged, pair: Pair, lag: int) -> Fit:
-    parts = [lagged(recording, pair, lag) for recording in sample]
-    x, y = (np.concatenate(side) for side in zip(*parts, strict=True))
-    if len(x) < MIN_STEPS:
-        return Fit(0.0, 0.0)
-    x, y = x - x.mean(), y - y.mean()
-    xx, yy, xy = float(x @ x), float(y @ y), float(x @ y)
-    if xx == 0 or yy == 0:
-        return Fit(0.0, 0.0)
-    return Fit(xy / np.sqrt(xx * yy), xy / xx)
+def _followed(sample: Sequence[Recording], pair: Pair, gap: int) -> Columns:
+    """Lag -k pairs s_{t+k} with a_t."""
+    columns = [(each.state[:, pair.state], each.actions[:, pair.action]) for each in sample]
+    return Columns.of(columns, gap)
 
 
 def _check_lag(
     declared: Declared,
     sample: Sequence[Recording],
     pairs: Sequence[Pair],
-    lags: range,
-    lagged: Lagged,
+    columns_of: Callable[[Sequence[Recording], Pair, int], Columns],
     kind: str,
 ) -> Iterator[Finding]:
     if not pairs:
         return
-    explained = {
-        lag: float(np.mean([_fit(sample, lagged, pair, lag).explained for pair in pairs]))
-        for lag in lags
-    }
+    lags = range(_earliest(declared, sample), _latest(declared) + 1)
+    columns = [columns_of(sample, pair, lags[-1]) for pair in pairs]
+    explained = {lag: float(np.mean([each.fit(lag).explained for each in columns])) for lag in lags}
     best = max(lags, key=lambda lag: explained[lag])
     delay = declared.steps(MAX_DELAY_S)
     latest = max(MAX_DELAY_STEPS, 0.0 if delay is None else delay)
-    expected = range(0, int(latest) + 1)
+    # motion that repeats itself looks as early as it is late: then nothing shows that it is early
+    expected = range(0, (lags[-1] if best < 0 else int(latest)) + 1)
     rest = 1 - max(explained[lag] for lag in expected)
-    is_clear = explained[best] > MIN_EXPLAINED and 1 - explained[best] < MAX_REMAINING * rest
+    is_clear = (
+        explained[best] > MIN_EXPLAINED
+        and rest > ROUNDING
+        and 1 - explained[best] < MAX_REMAINING * rest
+    )
     value = (
         f"{kind} that explain {explained[best]:.0%} of the motion {abs(best)} steps "
         f"{'before' if best < 0 else 'after'} them, and at most {1 - rest:.0%} of it "
@@ -224,11 +194,12 @@ def _check_reference(
     action, state = declared.conventions.action, declared.conventions.state
     name, other = action.names[pair.action], state.names[pair.state]
     # a soft controller follows its target late; whatever the delay, it follows the target
+    followed, motions = (of(sample, pair, lags[-1]) for of in (_followed, _motions))
     target = max(
-        (_fit(sample, _followed, pair, lag) for lag in (1, lags[-1] // 2, lags[-1])),
+        (followed.fit(-lag) for lag in (1, lags[-1] // 2, lags[-1])),
         key=lambda fit: fit.correlation,
     )
-    motion = max((_fit(sample, _motion, pair, lag).correlation for lag in lags), key=abs)
+    motion = max((motions.fit(lag).correlation for lag in lags), key=abs)
     low, high = TARGET_SLOPES
     told = (
         f"action {name!r}, declared {action.references[pair.action]}: correlation "
@@ -258,8 +229,8 @@ def _check_signs(
     if conventions.action.frame != conventions.state.frame:
         return  # axes of two frames may point against each other
     for pair in pairs:
-        fits = [_fit(sample, _motion, pair, lag) for lag in lags if lag >= 0]
-        best = max(fits, key=lambda fit: fit.explained)
+        motions = _motions(sample, pair, lags[-1])
+        best = max((motions.fit(lag) for lag in lags if lag >= 0), key=lambda fit: fit.explained)
         if best.correlation < -STRONG:
             name = conventions.action.names[pair.action]
             value = (

@@ -72,7 +72,8 @@ UNDECLARED = Rule(
     name="undeclared",
     severity="warning",
     sentence="The conventions leave open what the numbers mean.",
-    threshold="a control rate, and a reference for each action column",
+    threshold="what the layout leaves to a person; a control rate; a reference for each action "
+    "column",
     remedy="Declare it; the checks that need it were left out.",
 )
 LARGER_THAN_MEMORY = Rule(
@@ -192,9 +193,9 @@ def check_declared(declared: Declared, undeclared: Sequence[str]) -> Iterator[Fi
         undeclared: what the reader of the layout misses, a sentence each.
     """
     for sentence in undeclared:
-        yield UNDECLARED.found(DATASET, sentence)
+        yield _left_open(sentence)
     if declared.control_hz is None:
-        yield UNDECLARED.found(DATASET, "no control_hz")
+        yield UNDECLARED.found(DATASET, "no control_hz", threshold="a control rate")
     action = declared.conventions.action
     unknown = [
         name
@@ -202,7 +203,18 @@ def check_declared(declared: Declared, undeclared: Sequence[str]) -> Iterator[Fi
         if reference == "unknown"
     ]
     if unknown:
-        yield UNDECLARED.found(DATASET, f"no reference of the actions {unknown}")
+        value, threshold = f"no reference of the actions {unknown}", "one for each action column"
+        yield UNDECLARED.found(DATASET, value, threshold=threshold)
+
+
+def _left_open(sentence: str) -> Finding:
+    """What the reader says, as a finding: told already by file, gap and lines to write."""
+    where, _, rest = sentence.partition(": found ")
+    gap, _, rest = rest.partition("; expected ")
+    expected, _, remedy = rest.partition(". ")
+    if not remedy:
+        return UNDECLARED.found(DATASET, sentence, threshold="what the layout leaves to a person")
+    return UNDECLARED.found(where, gap, threshold=expected).model_copy(update={"remedy": remedy})
 
 
 def check_size(num_bytes: int, memory_bytes: int) -> Iterator[Finding]:

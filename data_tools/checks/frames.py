@@ -1,10 +1,11 @@
 """Checks of the pictures: decodable, lit, alive, one view a camera, one colour order."""
 
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import combinations
-from typing import Final
+from itertools import combinations, pairwise
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,9 @@ MAX_BRIGHTNESS: Final = 250.0
 # A state column that spans less than this over an episode is taken as standing still.
 MIN_MOTION: Final = 1e-3
 FREEZE_S: Final = 1.0
+# Where two of the three frames are equal, so many between them tell whether the camera hung.
+NUM_BETWEEN: Final = 3
+MIN_KNOWN: Final = 3
 # A camera at half the control rate shows each picture twice; beyond that it is much too slow.
 MAX_REPEATED: Final = 0.6
 
@@ -91,6 +95,12 @@ class Pictures:
     first: Frame | None
     is_complete: bool
 
+    @property
+    def ends(self) -> tuple[bytes, bytes, bytes]:
+        """The digests of the first, the middle and the last step that decode, of at least one."""
+        middle = bisect_left(self.steps, (self.steps[-1] + 1) // 2)
+        return self.digests[0], self.digests[middle], self.digests[-1]
+
 
 def look(
     recording: Recording, camera: str, *, deep: bool, report: Callable[[Finding], None]
@@ -100,24 +110,51 @@ def look(
     Args:
         recording: of which episode.
         camera: name of the camera.
-        deep: whether to decode every frame, and not the first, the middle and the last alone.
+        deep: whether to decode every frame, and not the first, the middle and the last alone, with
+            a few between two of these that are equal.
         report: takes the findings.
     """
     length = recording.num_steps
-    wanted = range(length) if deep else sorted({0, length // 2, length - 1})
-    first: Frame | None = None
-    told: list[tuple[int, bytes, float]] = []
-    for step in wanted:
+    few = sorted({0, length // 2, length - 1})
+    told = _decoded(recording, camera, range(length) if deep else few, report)
+    for start, end in pairwise(few) if not deep else ():
+        if start in told and end in told and told[start].digest == told[end].digest:
+            between = np.linspace(start, end, NUM_BETWEEN + 2).astype(int)
+            more = sorted({*between.tolist()} - {start, end})
+            told |= _decoded(recording, camera, more, report)
+    steps = tuple(sorted(told))
+    looks = [told[step] for step in steps]
+    return Pictures(
+        camera=camera,
+        steps=steps,
+        digests=tuple(each.digest for each in looks),
+        brightness=tuple(each.brightness for each in looks),
+        first=looks[0].frame if looks else None,
+        is_complete=len(told) == length,
+    )
+
+
+class _Look(NamedTuple):
+    digest: bytes
+    brightness: float
+    frame: Frame | None
+
+
+def _decoded(
+    recording: Recording, camera: str, steps: Iterable[int], report: Callable[[Finding], None]
+) -> dict[int, _Look]:
+    """What is kept of these steps' frames that decode; of the first of them the frame itself."""
+    told: dict[int, _Look] = {}
+    for step in steps:
         try:
             frame = recording.episode.image(camera, step)
         except UserError as error:
             value = f"camera {camera!r}: {error}"
             report(UNDECODABLE_FRAME.found(recording.name, value, step=step))
             continue
-        first = frame if first is None else first
-        told.append((step, frame_digest(frame), float(frame.mean())))
-    steps, digests, brightness = zip(*told, strict=True) if told else ((), (), ())
-    return Pictures(camera, steps, digests, brightness, first, len(told) == length)
+        kept = None if told else frame
+        told[step] = _Look(frame_digest(frame), float(frame.mean()), kept)
+    return told
 
 
 def frame_digest(frame: Frame) -> bytes:
@@ -162,15 +199,15 @@ def _check_brightness(recording: Recording, pictures: Pictures) -> Iterator[Find
 def _check_frozen(
     recording: Recording, declared: Declared, pictures: Pictures
 ) -> Iterator[Finding]:
-    """The longest time without a change; where only three frames are known, all must be alike."""
+    """The longest time without a change; where few frames are known, in three of them or more."""
     steps, digests = pictures.steps, pictures.digests
     longest = declared.steps(FREEZE_S)
     if longest is None or len(steps) < 2:
         return
     runs = _runs(digests)
     first, last = max(runs, key=lambda run: steps[run[1]] - steps[run[0]])
-    is_all = (first, last) == (0, len(steps) - 1)
-    if steps[last] - steps[first] < longest or not (pictures.is_complete or is_all):
+    is_sure = pictures.is_complete or last - first + 1 >= min(MIN_KNOWN, len(steps))
+    if steps[last] - steps[first] < longest or not is_sure:
         return
     motion = float(np.ptp(recording.state[steps[first] : steps[last] + 1], axis=0).max())
     if motion > MIN_MOTION:

@@ -1,7 +1,8 @@
 """Checks of grippers: does what is declared open open, and are the values the declared ones?"""
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 import numpy as np
 
@@ -23,6 +24,17 @@ MIN_AT_ENDS: Final = 0.8
 MIN_STEPS: Final = 30
 # Noise of fewer steps may look like any correlation.
 MIN_PAIRS: Final = 60
+# One episode has few steps, and one grasp may hide in the delay: it contradicts only where its
+# width follows the command this clearly in the wrong sense, and at no delay in the right one.
+CLEAR: Final = 0.7
+UNCLEAR: Final = 0.3
+MIN_EPISODE_PAIRS: Final = 25
+# And only where the command goes this share of the declared way, and the width this share of what
+# is usual: a gripper that rests shows noise.
+MIN_COMMANDED: Final = 0.5
+MIN_USUAL_WIDTH: Final = 0.25
+# So many delays between none and TRAVEL_S are looked at in each episode.
+NUM_LAGS: Final = 11
 
 GRIPPER_POLARITY = Rule(
     name="gripper_polarity",
@@ -38,11 +50,85 @@ GRIPPER_VALUES = Rule(
     threshold=f"commands within {TOLERANCE:.0%} of the way between the declared values",
     remedy="Declare the values the data holds: 0 and 1, -1 and 1, or the device's units.",
 )
-RULES = (GRIPPER_POLARITY, GRIPPER_VALUES)
+GRIPPER_FLIPPED = Rule(
+    name="gripper_flipped",
+    severity="error",
+    sentence="The gripper of an episode moves against its command; in others it follows.",
+    threshold=f"one sign of the correlation of command and later width, where beyond {CLEAR:g}",
+    remedy="Turn this gripper's commands round in these episodes, or leave them out.",
+)
+RULES = (GRIPPER_POLARITY, GRIPPER_FLIPPED, GRIPPER_VALUES)
 
 
-def check_grippers(declared: Declared, sample: Sequence[Recording]) -> Iterator[Finding]:
-    """Grippers that move against their declaration, or in other units."""
+@dataclass(frozen=True)
+class Response:
+    """How one gripper answers its commands in one episode.
+
+    Attributes:
+        episode: its name.
+        gripper: which.
+        width: how far the width goes, in the unit of its column.
+        lowest: the lowest correlation of command and width over all delays.
+        highest: the highest.
+    """
+
+    episode: str
+    gripper: GripperColumns
+    width: float
+    lowest: float
+    highest: float
+
+    @classmethod
+    def of(cls, recording: Recording, gripper: GripperColumns, travel_steps: float) -> Self | None:
+        """None where the command or the width stays where it is, and of too few steps."""
+        if gripper.state is None or gripper.open_value == gripper.closed_value:
+            return None
+        last = _last_lag(travel_steps)
+        if recording.num_steps < last + MIN_EPISODE_PAIRS:
+            return None
+        command = _opening(recording.actions[:, gripper.action], gripper)
+        width = _width(recording.state[:, gripper.state], gripper)
+        found = [
+            _correlated(command[: len(command) - lag], width[lag:])
+            for lag in np.unique(np.linspace(0, last, NUM_LAGS).astype(int))
+            if np.ptp(command[: len(command) - lag]) > MIN_COMMANDED and np.ptp(width[lag:]) > 0
+        ]
+        if not found:
+            return None
+        return cls(recording.name, gripper, float(np.ptp(width)), min(found), max(found))
+
+    @property
+    def sense(self) -> int:
+        """1 where the width follows the command, -1 where it goes against it, 0 if unclear."""
+        if self.highest > CLEAR and self.lowest > -UNCLEAR:
+            return 1
+        return -1 if self.lowest < -CLEAR and self.highest < UNCLEAR else 0
+
+
+def responses(declared: Declared, recording: Recording) -> Iterator[Response]:
+    """What `check_grippers` has to know of every episode: of each gripper that is used, a line.
+
+    Nothing where the control rate is unknown: a grasp of unknown duration may hide in the delay.
+    """
+    travel = declared.steps(TRAVEL_S)
+    if travel is None:
+        return
+    for gripper in declared.roles.grippers:
+        response = Response.of(recording, gripper, travel)
+        if response is not None:
+            yield response
+
+
+def check_grippers(
+    declared: Declared, sample: Sequence[Recording], answers: Sequence[Response]
+) -> Iterator[Finding]:
+    """Grippers that move against their declaration, or each other, or in other units.
+
+    Args:
+        declared: which columns are grippers, and what opens them.
+        sample: enough episodes to judge all of them together.
+        answers: `responses` of every episode.
+    """
     for gripper in declared.roles.grippers:
         if gripper.open_value == gripper.closed_value:
             continue
@@ -52,7 +138,30 @@ def check_grippers(declared: Declared, sample: Sequence[Recording]) -> Iterator[
             continue
         yield from _check_values(declared, gripper, together)
         if gripper.state is not None:
-            yield from _check_polarity(declared, sample, gripper, gripper.state, commands)
+            inverted = [*_check_polarity(declared, sample, gripper, gripper.state, commands)]
+            yield from inverted
+            own = [answer for answer in answers if answer.gripper == gripper]
+            yield from _check_each(declared, own, usual_sense=-1 if inverted else 1)
+
+
+def _check_each(
+    declared: Declared, answers: Sequence[Response], *, usual_sense: int
+) -> Iterator[Finding]:
+    """Episodes that contradict those of the usual sense, of which there must be some."""
+    if not answers:
+        return
+    least = MIN_USUAL_WIDTH * float(np.median([answer.width for answer in answers]))
+    moved = [answer for answer in answers if answer.width >= least]
+    num_usual = sum(answer.sense == usual_sense for answer in moved)
+    for answer in moved if num_usual else ():
+        if answer.sense == -usual_sense:
+            extreme = answer.lowest if answer.sense < 0 else answer.highest
+            name = declared.conventions.action.names[answer.gripper.action]
+            value = (
+                f"correlation {extreme:.2f} of action {name!r} with the width within "
+                f"{TRAVEL_S:g} s, and the other sign in {num_usual} episodes"
+            )
+            yield GRIPPER_FLIPPED.found(answer.episode, value)
 
 
 def _opening(commands: FloatArray, gripper: GripperColumns) -> FloatArray:
@@ -91,8 +200,7 @@ def _check_polarity(
     state: int,
     commands: Sequence[FloatArray],
 ) -> Iterator[Finding]:
-    travel = declared.steps(TRAVEL_S)
-    lags = range(max(1, round(travel if travel is not None else 1)) + 1)
+    lags = range(_last_lag(declared.steps(TRAVEL_S)) + 1)
     widths = [_width(recording.state[:, state], gripper) for recording in sample]
     found = [each for lag in lags if (each := _correlation(commands, widths, lag)) is not None]
     if found and min(found) < -MIN_CORRELATION and max(found) < MIN_CORRELATION:
@@ -123,7 +231,17 @@ def _correlation(
     command, width = (np.concatenate(side) for side in zip(*pairs, strict=True))
     if len(command) < MIN_PAIRS or np.ptp(command) < MIN_COMMAND or np.ptp(width) == 0:
         return None
-    return float(np.corrcoef(command, width)[0, 1])
+    return _correlated(command, width)
+
+
+def _last_lag(travel_steps: float | None) -> int:
+    return max(1, round(travel_steps)) if travel_steps is not None else 1
+
+
+def _correlated(command: FloatArray, width: FloatArray) -> float:
+    """The correlation of two that move."""
+    command, width = command - command.mean(), width - width.mean()
+    return float(command @ width / np.sqrt((command @ command) * (width @ width)))
 
 
 def _width(column: FloatArray, gripper: GripperColumns) -> FloatArray:

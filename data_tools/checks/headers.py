@@ -31,7 +31,7 @@ CORRECTED_CONVENTIONS = Rule(
     severity="warning",
     sentence="A file beside the data declares something else than the data itself.",
     threshold="one declaration",
-    remedy="Keep it if the data is wrong about itself; else delete it.",
+    remedy="Keep the file beside it if it corrects the data on purpose; else delete it.",
     repair="The declaration in force is stored in the file.",
 )
 TRIMMED_ROWS = Rule(

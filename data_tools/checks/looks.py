@@ -1,15 +1,17 @@
-"""Checks of what pictures look like between episodes and cameras: turned, or with red as blue.
+"""Checks of what pictures look like between episodes and cameras: turned, recoloured, exchanged.
 
 Nothing in a picture says how it was stored, but an episode that looks like all others only after it
-is turned, or its red and blue are exchanged, was stored differently.
+is turned, its red and blue are exchanged, or its cameras are, was stored differently.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from data_tools.checks.collection import MAD_TO_STD
 from data_tools.checks.recording import DATASET
 from data_tools.finding import Finding, Rule
 
@@ -20,6 +22,11 @@ MIN_EPISODES: Final = 5
 # and the stored one must be this far off [of 255, on average].
 MAX_RATIO: Final = 0.5
 MIN_DISTANCE: Final = 6.0
+# An episode's two cameras are exchanged where both fit the other's usual picture this much better,
+# so many deviations from how episodes mostly fit; and where most fit their own better.
+MAX_EXCHANGED_RATIO: Final = 0.55
+MIN_DEVIATIONS: Final = 5.0
+MIN_OWN_SHARE: Final = 0.75
 # Overlap (0 to 1) of two cameras' distributions of colours: as stored, and with red as blue.
 MAX_OVERLAP: Final = 0.25
 MIN_SWAPPED_OVERLAP: Final = 0.55
@@ -44,6 +51,13 @@ TURNED_FRAMES = Rule(
     threshold="one orientation",
     remedy="Look at the frames (robot-data view); correct orientation for these files.",
 )
+EXCHANGED_CAMERAS = Rule(
+    name="exchanged_cameras",
+    severity="error",
+    sentence="Two cameras of an episode show each what the other shows in the other episodes.",
+    threshold="one view a camera",
+    remedy="Look at the frames (robot-data view); exchange the two in these files.",
+)
 SAME_PICTURES = Rule(
     name="same_pictures",
     severity="warning",
@@ -51,7 +65,7 @@ SAME_PICTURES = Rule(
     threshold="pictures of the episode itself",
     remedy="Check which video belongs to which episode.",
 )
-RULES = (SWAPPED_COLORS, TURNED_FRAMES, SAME_PICTURES)
+RULES = (SWAPPED_COLORS, TURNED_FRAMES, EXCHANGED_CAMERAS, SAME_PICTURES)
 
 _TURNS: Final[Mapping[str, Callable[[FloatArray], FloatArray]]] = {
     "flipped vertically": lambda picture: picture[::-1],
@@ -95,6 +109,48 @@ def check_odd_episodes(
         best = min(turned, key=lambda turn: turned[turn])
         if turned[best] < MAX_RATIO * distance:
             yield TURNED_FRAMES.found(name, f"camera {camera!r}: nearer to the others {best}")
+
+
+def check_exchanged(
+    thumbnails: Mapping[str, Mapping[str, npt.NDArray[np.uint8]]],
+) -> Iterator[Finding]:
+    """Episodes in which two cameras were plugged in, or named, the other way round.
+
+    Nothing is said of cameras that look alike, and of scenes that vary more than cameras differ.
+
+    Args:
+        thumbnails: camera name -> episode name -> `thumbnail` of its first frame.
+    """
+    for one, other in combinations(thumbnails, 2):
+        episodes = [name for name in thumbnails[one] if name in thumbnails[other]]
+        if len(episodes) < MIN_EPISODES:
+            continue
+        stacks = [
+            np.array([thumbnails[camera][name] for name in episodes], dtype=np.float64)
+            for camera in (one, other)
+        ]
+        for index in np.flatnonzero(_are_exchanged(*stacks)):
+            value = f"cameras {one!r} and {other!r}: each nearer to the other's usual picture"
+            yield EXCHANGED_CAMERAS.found(episodes[index], value)
+
+
+def _are_exchanged(one: FloatArray, other: FloatArray) -> npt.NDArray[np.bool_]:
+    """bool[e] of two cameras' thumbnails, float64[e, 8, 8, 3]."""
+    usual = [np.median(stack, axis=0) for stack in (one, other)]
+    fits = [[np.abs(stack - each).mean(axis=(1, 2, 3)) for each in usual] for stack in (one, other)]
+    own, crossed = fits[0][0] + fits[1][1], fits[0][1] + fits[1][0]
+    # one grey level more on either side: what is smaller is rounding
+    misfit = np.log((own + 1) / (crossed + 1))
+    middle = np.median(misfit)
+    deviation = MAD_TO_STD * np.median(np.abs(misfit - middle))
+    if np.mean(misfit < 0) < MIN_OWN_SHARE:
+        return np.zeros(len(one), dtype=bool)
+    # the one as well as the other: a scene of its own may bring one camera nearer by chance
+    is_nearer = (fits[0][1] < fits[0][0]) & (fits[1][0] < fits[1][1])
+    is_odd = misfit - middle > MIN_DEVIATIONS * deviation
+    is_far = (own / 2 >= MIN_DISTANCE) & (misfit > -np.log(MAX_EXCHANGED_RATIO))
+    are_exchanged: npt.NDArray[np.bool_] = is_nearer & is_odd & is_far
+    return are_exchanged
 
 
 def _distance(one: FloatArray, other: FloatArray) -> float:

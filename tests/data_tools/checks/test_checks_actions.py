@@ -9,6 +9,8 @@ import pytest
 from data_tools.checks.simulated import exact_shift
 from data_tools.doctor import validate
 
+LATE = {"late_motion"}
+
 
 def gripper(open_value, closed_value):
     return ({"column": "gripper", "open_value": open_value, "closed_value": closed_value},)
@@ -60,6 +62,18 @@ def simulated(shift, dataset):
     return replace(dataset, episodes=[Simulated(each, shift) for each in dataset.episodes])
 
 
+def turned_round(dataset, *episodes):
+    """The gripper's commands of these episodes, with open as closed."""
+
+    def change(commands):
+        told = commands[:, 6]
+        return np.column_stack([commands[:, :6], told.max() + told.min() - told])
+
+    for index in episodes:
+        dataset = dataset.change(index, commands=change)
+    return dataset
+
+
 BROKEN = [
     ("actions_after_motion", "delta_ee", lambda d: pair_with(d, 1)),
     ("actions_after_motion", "joint_velocity", lambda d: pair_with(d, 1)),
@@ -87,6 +101,8 @@ BROKEN = [
         lambda d: d.declare("action", grippers=gripper(1.0, -1.0)),
     ),
     ("gripper_polarity", "joints", lambda d: d.change_all(states=opened_by_0)),
+    ("gripper_flipped", "delta_ee", lambda d: turned_round(d, 3)),
+    ("gripper_flipped", "joints", lambda d: turned_round(d, 0, 1, 2, 3)),
     ("gripper_values", "delta_ee", lambda d: d.declare("action", grippers=gripper(0.0, 1.0))),
     ("gripper_values", "joints", lambda d: d.declare("action", grippers=gripper(1.0, -1.0))),
     ("gripper_values", "joints", lambda d: d.declare("action", grippers=gripper(255.0, 0.0))),
@@ -114,6 +130,39 @@ def test_quick_slow_noisy_and_late_robots_at_any_rate_have_no_findings(
             kind, hz=hz, alpha=alpha, delay=delay, noise=noise, seed=3, episodes=5, seconds=6.0
         )
         assert [str(finding) for finding in validate(dataset)] == []
+
+
+@pytest.mark.parametrize("kind", ["delta_ee", "joints", "joint_velocity"])
+@pytest.mark.parametrize("shift", [2, 5, 6, 8, 10])
+def test_pairs_shifted_by_up_to_half_a_second_are_found(robot, rules, kind, shift):
+    """Of actions rolled on, the first ones are the last: they belong to nothing."""
+    rolled = robot(kind).change_all(commands=lambda a: np.roll(a, shift, axis=0))
+    (finding,) = [each for each in validate(rolled) if each.rule == "actions_after_motion"]
+    assert 0 <= shift - int(finding.value.split(" steps before")[0].split()[-1]) <= 1
+    assert set(rules(rolled)) <= {"actions_after_motion", "gripper_polarity"}
+
+
+@pytest.mark.parametrize("period_s", [0.5, 1.0, 2.0, 2.5])
+@pytest.mark.parametrize("reference", ["delta", "absolute"])
+@pytest.mark.parametrize(("delay", "late"), [(1, set()), (15, LATE), (40, LATE)])
+@pytest.mark.parametrize("noise", [0.0, 0.003])
+def test_motion_that_repeats_itself_is_not_taken_for_a_shift(
+    robot, rules, period_s, reference, delay, late, noise
+):
+    """A robot that wipes looks half a period earlier as it does half a period later."""
+    dataset = robot("joints", episodes=6)
+    rng = np.random.default_rng(4)
+    for index, episode in enumerate(dataset.episodes):
+        steps = np.arange(episode.num_steps + delay + 1)[:, None]
+        phase = rng.uniform(0, 2 * np.pi, 6) + 2 * np.pi * steps / (20 * period_s)
+        target = np.sin(phase) + rng.normal(0, noise, phase.shape)
+        told = np.diff(target, axis=0) if reference == "delta" else target
+        commands, states = episode.commands.copy(), episode.states.copy()
+        commands[:, :6] = told[delay:][: len(commands)]
+        states[:, :6] = target[: len(states)]
+        dataset = dataset.change(index, commands=commands, states=states)
+    dataset = dataset.declare("action", references=(reference,) * 6 + ("absolute",))
+    assert {"actions_after_motion", "late_motion"} & {*rules(dataset)} <= late
 
 
 @pytest.mark.parametrize("hz", [10.0, 20.0])
@@ -154,6 +203,98 @@ def test_a_gripper_that_nobody_uses_is_no_finding(robot, rules):
         states=lambda s: np.column_stack([s[:, :6], rng.normal(0.05, 0.01, len(s))]),
     )
     assert rules(unused) == []
+
+
+def test_episodes_whose_gripper_contradicts_the_others_are_named(robot):
+    dataset = robot("joints")
+    names = [episode.name for episode in dataset.episodes]
+    found = validate(turned_round(dataset, 0, 1, 2, 3))
+    assert [finding.where for finding in found] == names[:4]
+    assert "correlation -" in found[0].value
+    assert "the other sign in 4 episodes" in found[0].value
+    # where nearly all contradict the declaration, that is to blame, and the rest is the odd one
+    most = validate(turned_round(dataset, *range(7)))
+    assert [(finding.rule, finding.where) for finding in most] == [
+        ("gripper_polarity", "dataset"),
+        ("gripper_flipped", names[7]),
+    ]
+
+
+def test_every_episodes_gripper_is_judged_though_a_sample_is_enough_for_other_relations(
+    robot, monkeypatch
+):
+    monkeypatch.setattr("data_tools.doctor.MAX_SAMPLED_STEPS", 400)
+    flipped = turned_round(robot("joints"), 1)
+    (finding,) = validate(flipped)
+    assert (finding.rule, finding.where) == ("gripper_flipped", flipped.episodes[1].name)
+
+
+def test_without_a_control_rate_no_episodes_gripper_is_judged(robot, rules):
+    """Nobody knows how many steps the fingers need."""
+    flipped = turned_round(robot("joints"), 3)
+    conventions = flipped.conventions.model_copy(update={"control_hz": None})
+    assert rules(replace(flipped, conventions=conventions)) == ["undeclared"]
+
+
+def hasty(t, last):
+    """Grips three times in two seconds, so that the fingers are always half a turn behind."""
+    return (t // 6) % 2 == 0
+
+
+def resting(t, last):
+    return 1 - 0.1 * t / last
+
+
+def late_in_gripping(t, last):
+    return t < last - 4
+
+
+def gripping(t, last):
+    return abs(t - last // 2) > 20
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.03])
+@pytest.mark.parametrize("time_constant_s", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("told", [hasty, resting, late_in_gripping, gripping])
+def test_hasty_resting_and_slow_grippers_are_not_taken_for_flipped_ones(
+    robot, rules, told, time_constant_s, noise
+):
+    """Fingers that answer 0.2 s late, in three of eight episodes."""
+    dataset = robot("joints")
+    rng = np.random.default_rng(9)
+    share = 1 - np.exp(-1 / 20 / time_constant_s)
+    for index, episode in enumerate(dataset.episodes[:3]):
+        last = episode.num_steps - 1
+        opening = [float(told(t, last)) for t in range(last + 1)]
+        width = [1.0]
+        for t in range(last):
+            width.append(width[t] + share * (opening[max(0, t - 3)] - width[t]))
+        fingers = np.array(width) + rng.normal(0, noise, last + 1)
+        dataset = dataset.change(
+            index,
+            states=np.column_stack([episode.states[:, :6], fingers]),
+            commands=np.column_stack([episode.commands[:, :6], opening]),
+        )
+    assert not {"gripper_flipped", "gripper_polarity"} & {*rules(dataset)}
+
+
+@pytest.mark.parametrize(("commanded", "moved"), [(0.1, 0.5), (1.0, 0.02)])
+def test_a_gripper_that_hardly_moves_says_nothing_of_its_commands(robot, rules, commanded, moved):
+    """Fingers that an object presses apart, a little against little, or against much."""
+    episode = robot("joints").episodes[3]
+    closing = np.linspace(0, 1, episode.num_steps)[:, None]
+    pressed = robot("joints").change(
+        3,
+        states=np.hstack([episode.states[:, :6], 0.3 + moved * closing]),
+        commands=np.hstack([episode.commands[:, :6], 1 - commanded * closing]),
+    )
+    assert "gripper_flipped" not in rules(pressed)
+    against = robot("joints").change(
+        3,
+        states=np.hstack([episode.states[:, :6], 0.3 + 0.5 * closing]),
+        commands=np.hstack([episode.commands[:, :6], 1 - closing]),
+    )
+    assert "gripper_flipped" in rules(against)
 
 
 def test_signs_are_not_compared_between_two_frames(robot, rules):

@@ -8,7 +8,7 @@ import pytest
 from data_tools.checks.collection import check_size
 from data_tools.doctor import validate, validate_split
 from data_tools.episode import Inspected
-from data_tools.errors import UserError
+from data_tools.errors import UserError, describe
 from data_tools.finding import Finding
 
 
@@ -137,6 +137,15 @@ def test_what_the_reader_warned_of_comes_first_and_what_it_misses_is_told(robot)
     findings = validate(replace(robot("joints"), inspected=inspected))
     assert [finding.rule for finding in findings] == ["stale_total", "undeclared"]
     assert findings[1].value == "no control rate"
+
+
+def test_what_a_layout_leaves_to_a_person_is_told_as_the_reader_says_it(robot):
+    lines = "Write into a.yaml:\nlayout:\n  instruction: {text: <the task>}"
+    gap = describe("a.hdf5", "nothing that tells layout.instruction", "a declaration of it", lines)
+    inspected = Inspected(("memory",), (), (), undeclared=(gap,))
+    (finding,) = validate(replace(robot("joints"), inspected=inspected))
+    assert str(finding) == f"warning [undeclared] {gap}"
+    assert (finding.where, finding.remedy) == ("a.hdf5", lines)
 
 
 def test_ignored_rules_are_left_out_and_unknown_ones_refused(robot):

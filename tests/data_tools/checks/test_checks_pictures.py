@@ -5,6 +5,7 @@ import pytest
 
 from data_tools.checks.frames import look
 from data_tools.checks.recording import Recording
+from data_tools.doctor import validate
 
 
 def at(step_to_break, change):
@@ -27,11 +28,26 @@ def first_wrist(dataset):
     return dataset.episodes[2].frames["wrist"]
 
 
+def hung(dataset, step, i, frame):
+    """The third episode's front camera, which shows one picture from `step` on."""
+    return frame if i < step else dataset.episodes[2].frames["front"][step]
+
+
+def exchanged(dataset, *episodes):
+    for index in episodes:
+        dataset = dataset.change(
+            index, frames=lambda images: {"front": images["wrist"], "wrist": images["front"]}
+        )
+    return dataset
+
+
 BROKEN = [
     ("undecodable_frame", lambda d: d.see("wrist", at(0, undecodable), 2)),
     ("black_frame", lambda d: d.see("wrist", at(0, black), 2)),
     ("white_frame", lambda d: d.see("front", at(0, white), 2)),
     ("frozen_camera", lambda d: d.see("wrist", lambda i, f: first_wrist(d)[0], 2)),
+    ("frozen_camera", lambda d: d.see("front", lambda i, f: hung(d, 20, i, f), 2)),
+    ("exchanged_cameras", lambda d: exchanged(d, 2)),
     (
         "duplicated_camera",
         lambda d: d.see("wrist", lambda i, f: d.episodes[2].frames["front"][i], 2),
@@ -83,6 +99,52 @@ def test_a_camera_that_hangs_for_a_while_takes_deep(robot, rules):
     hung = robot("delta_ee").see("front", lambda i, f: frames[30] if 30 <= i < 60 else f, 1)
     assert rules(hung) == []
     assert rules(hung, deep=True) == ["frozen_camera"]
+
+
+def test_a_camera_that_hangs_to_the_end_is_found_from_a_few_more_frames(robot):
+    broken = robot("delta_ee").see("front", lambda i, f: hung(robot("delta_ee"), 20, i, f), 2)
+    (finding,) = validate(broken)
+    last = broken.episodes[2].num_steps - 1
+    assert (finding.step, finding.where) == ((last + 1) // 2, broken.episodes[2].name)
+    assert f"to {last} while the state moves" in finding.value
+
+
+def test_a_picture_that_comes_back_is_not_a_camera_that_hangs(robot, rules):
+    """Middle and last picture are equal, and those between differ: the robot came back."""
+    frames = robot("delta_ee").episodes[2].frames["front"]
+    middle, last = len(frames) // 2, len(frames) - 1
+    back = robot("delta_ee").see("front", lambda i, f: frames[middle] if i == last else f, 2)
+    assert rules(back) == []
+    assert rules(back, deep=True) == []
+
+
+@pytest.mark.parametrize("episodes", [(0,), (2, 5)])
+def test_episodes_with_exchanged_cameras_are_named(robot, episodes):
+    found = validate(exchanged(robot("delta_ee"), *episodes))
+    assert {finding.rule for finding in found} == {"exchanged_cameras"}
+    assert [finding.where for finding in found] == [
+        robot("delta_ee").episodes[index].name for index in episodes
+    ]
+
+
+def test_cameras_that_look_alike_or_scenes_that_vary_say_nothing_of_exchange(robot, rules):
+    rng = np.random.default_rng(1)
+    alike = robot("delta_ee")
+    for index, episode in enumerate(alike.episodes):
+        twin = [np.clip(frame.astype(int) + 2, 0, 255) for frame in episode.frames["front"]]
+        images = {**episode.frames, "wrist": [frame.astype(np.uint8) for frame in twin]}
+        alike = alike.change(index, frames=images)
+    assert "exchanged_cameras" not in rules(exchanged(alike, 2))
+    varied = robot("delta_ee")
+    for camera in ("front", "wrist"):
+        for index in range(len(varied)):
+            scene = np.kron(rng.integers(0, 150, (4, 4, 3)), np.ones((8, 8, 1)))
+
+            def elsewhere(step, frame, scene=scene):
+                return (frame // 3 + scene).astype(np.uint8)
+
+            varied = varied.see(camera, elsewhere, index)
+    assert "exchanged_cameras" not in rules(varied)
 
 
 def test_a_camera_much_slower_than_the_control_rate_takes_deep(robot, rules):

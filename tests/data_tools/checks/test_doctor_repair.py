@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data_tools.checks.repair import repair
 from data_tools.doctor import validate
 from data_tools.errors import UserError
 from data_tools.reader import open_dataset
+from data_tools.repairs.repair import repair
 
 
 def flipped(state):

@@ -140,7 +140,7 @@ def test_fix_writes_a_new_file_and_says_what_it_changed(robot_data, demos, tmp_p
     assert code == 1
     assert "repaired [stale_total]" in text
     assert "demo_4: now 'push the red block'" in text
-    assert f"2 repairs, written to {out}" in text
+    assert f"written to {out}; repairs: 2" in text
     assert demos.read_bytes() == before
     assert robot_data(out)[0] == 0
     code, text, _ = robot_data(out, "--fix", tmp_path / "again.hdf5", "--json")
