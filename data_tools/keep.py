@@ -42,11 +42,14 @@ class KeepRanges(Declaration):
 def relative_names(names: Sequence[str]) -> list[str]:
     """Names of episodes without the folder their files share: 'pick.hdf5:data/demo_3'.
 
+    A file has one name whether it was given by an absolute or a relative path.
+
     Args:
         names: of all episodes of one dataset, e.g. 'demos/pick.hdf5:data/demo_3'.
     """
     places = [name.rpartition(":") if ":" in name else (name, "", "") for name in names]
-    folder = os.path.commonpath([os.path.dirname(path) or "." for path, _, _ in places] or ["."])
+    folders = [os.path.dirname(os.path.abspath(path)) for path, _, _ in places]
+    folder = os.path.commonpath(folders or ["."])
     return [
         f"{Path(os.path.relpath(path, folder)).as_posix()}{colon}{group}"
         for path, colon, group in places

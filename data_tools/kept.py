@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from data_tools.conventions import Conventions
 from data_tools.episode import Dataset, Episode, Inspected, Observation, StoredFrames
+from data_tools.rewrite.edited import StoresJpeg
 
 
 class KeptDataset:
@@ -104,6 +105,11 @@ class KeptEpisode:
     def image(self, camera: str, step: int) -> npt.NDArray[np.uint8]:
         """uint8[y, x, 3], RGB, upright; decodes this one frame and no other."""
         return self._episode.image(camera, step)
+
+    def jpeg(self, camera: str, step: int) -> bytes | None:
+        """The stored JPEG whose decoding is `image(camera, step)`; None when there is none."""
+        episode = self._episode
+        return episode.jpeg(camera, step) if isinstance(episode, StoresJpeg) else None
 
     def stored_frames(self, camera: str) -> StoredFrames:
         """How the frames of this camera lie on disk; KeyError when there is no such camera."""

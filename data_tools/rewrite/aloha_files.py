@@ -15,10 +15,10 @@ from data_tools.conventions import Conventions
 from data_tools.episode import Dataset
 from data_tools.layouts import native
 from data_tools.layouts.sidecar import FOLDER_SIDECAR
-from data_tools.rewrite.demo_files import plain_attributes
+from data_tools.rewrite.demo_files import plain_attributes, raw_bytes
 from data_tools.rewrite.encoding import as_float32
 from data_tools.rewrite.provenance import Provenance, write_provenance
-from data_tools.rewrite.unfinished import Advance, Unfinished
+from data_tools.rewrite.unfinished import Advance, Unfinished, require_room
 
 
 def write_aloha(dataset: Dataset, work: Unfinished, made: Provenance, advance: Advance) -> Path:
@@ -38,6 +38,7 @@ def _write_episode(dataset: Dataset, index: int, made: Provenance, path: Path) -
     episode, conventions = dataset[index], dataset.conventions
     hz = conventions.known_control_hz("write velocities")
     state = as_float32(episode.state())
+    require_room(path, raw_bytes(episode, conventions))
     with h5py.File(path, "w") as file:
         file.attrs["sim"] = False
         file.attrs[native.INSTRUCTION_ATTRIBUTE] = episode.instruction

@@ -14,14 +14,18 @@ from data_tools.lerobot.options import LeRobotOptions
 from data_tools.lerobot.write import write_lerobot
 from data_tools.rewrite.aloha_files import write_aloha
 from data_tools.rewrite.demo_files import write_native, write_robomimic
+from data_tools.rewrite.edited import stored_cameras
+from data_tools.rewrite.encoding import DEFAULT_QUALITY, require_quality
 from data_tools.rewrite.minari_files import write_minari
 from data_tools.rewrite.provenance import Provenance, provenance
+from data_tools.rewrite.sidecars import sidecar_for_copy
 from data_tools.rewrite.unfinished import Advance, Unfinished, silently
 
 Format = Literal["native", "robomimic", "aloha", "minari", "lerobot-v2.1", "lerobot-v3"]
 LeRobotImages = Literal["video", "png"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
-DEFAULT_QUALITY: Final = 95
+JPEG_FORMATS: Final[tuple[Format, ...]] = ("native", "minari")
+DEMO_FORMATS: Final[tuple[Format, ...]] = ("native", "robomimic")
 
 
 def convert(
@@ -39,14 +43,15 @@ def convert(
     """The file or folder made: the dataset's episodes, in order, in another format.
 
     Images that are JPEG already keep their bytes in formats that hold JPEG (native, minari). A
-    killed convert goes on when it is called again, after the last whole episode; one to LeRobot,
-    whose files hold many episodes, begins again.
+    killed or interrupted convert goes on when it is called again, after the last whole episode; one
+    to LeRobot, whose files hold many episodes, begins again. All of it goes on only from the same
+    sources, sidecars and settings.
 
     Args:
         dataset: what to write, e.g. of `open_dataset`, or an `EditedDataset`.
         target: the file (native, robomimic) or folder (the others) to make.
         to: the format.
-        sources: the files the dataset was opened from, for the provenance.
+        sources: what the dataset was opened from, for the provenance; its files when not given.
         quality: of JPEG, 1 to 100, where native and minari files encode frames.
         images: how LeRobot folders keep frames; png is lossless.
         command: what the provenance calls this.
@@ -54,9 +59,32 @@ def convert(
         advance: called with the episodes done and the episodes there are.
 
     Raises:
-        UserError: the target exists, the format is unknown, a number is NaN or infinite, or a frame
-            cannot be read.
+        UserError: the target exists, or a sidecar that would speak for it; the format is unknown or
+            has no use for `images` or `quality`; an episode has no step left; a keep-file lets
+            windows start at some steps of an episode only, which no format can say; a number is NaN
+            or infinite, or a frame cannot be read.
     """
+    _require_options(to, quality, images)
+    raise_faults([*_empty_faults(dataset), *_partly_kept(dataset)])
+    every = {
+        "to": to,
+        "quality": quality,
+        "images": images,
+        "fingerprint": dataset.fingerprint,
+        "stored": stored_cameras(dataset),
+        **settings,
+    }
+    made = provenance(command, list(sources) or dataset.inspected.files, every)
+    work = Unfinished(target, made)
+    if to in DEMO_FORMATS:
+        sidecar_for_copy(target, None, is_native=True)
+    raise_faults(nonfinite_values(dataset))
+    with work:
+        whole = _write(dataset, to, work, made, quality, images, advance)
+        return work.publish(whole)
+
+
+def _require_options(to: Format, quality: int, images: LeRobotImages) -> None:
     if to not in FORMATS:
         hint = nearest(str(to), FORMATS)
         remedy = f"Choose one of these{f'; {hint}' if hint else '.'}"
@@ -64,19 +92,32 @@ def convert(
     if images == "png" and not to.startswith("lerobot"):
         remedy = "Leave it out, or write a LeRobot folder."
         raise UserError(describe("images", f"'png' for {to}", "a LeRobot format", remedy))
-    every = {
-        "to": to,
-        "quality": quality,
-        "images": images,
-        "fingerprint": dataset.fingerprint,
-        **settings,
-    }
-    made = provenance(command, sources, every)
-    work = Unfinished(target, made)
-    raise_faults(nonfinite_values(dataset))
-    with work:
-        whole = _write(dataset, to, work, made, quality, images, advance)
-        return work.publish(whole)
+    require_quality(quality)
+    if quality != DEFAULT_QUALITY and to not in JPEG_FORMATS:
+        remedy = "Leave it out: this format keeps no JPEG."
+        expected = f"one of the formats {list(JPEG_FORMATS)}"
+        raise UserError(describe("quality", f"{quality} for {to}", expected, remedy))
+
+
+def _empty_faults(dataset: Dataset) -> list[str]:
+    """Episodes that an edit left no step of."""
+    remedy = "Leave it out first (robot-data filter --min-steps), or pair nearer steps."
+    return [
+        describe(dataset[index].name, "no step left", "at least one", remedy)
+        for index in range(len(dataset))
+        if dataset[index].num_steps == 0
+    ]
+
+
+def _partly_kept(dataset: Dataset) -> list[str]:
+    """Episodes of which a keep-file allows only some steps; one fault stands for all."""
+    remedy = "Write the kept steps only (robot-data filter --apply), or open it without the file."
+    for index in range(len(dataset)):
+        episode = dataset[index]
+        if len(episode.starts()) != episode.num_steps:
+            found = f"windows that start at {len(episode.starts())} of {episode.num_steps} steps"
+            return [describe(episode.name, found, "all, for no format keeps that", remedy)]
+    return []
 
 
 def _write(
@@ -114,11 +155,12 @@ def _write_lerobot(
     made: Provenance,
     advance: Advance,
 ) -> Path:
-    whole = work.folder / "whole"
-    write_lerobot(whole, dataset.conventions, _told(dataset, advance), options)
-    (whole / "provenance.json").write_text(json.dumps([made], indent=1), encoding="utf-8")
-    flush_to_disk(whole / "provenance.json")
-    return whole
+    def write(folder: Path) -> None:
+        write_lerobot(folder, dataset.conventions, _told(dataset, advance), options)
+        (folder / "provenance.json").write_text(json.dumps([made], indent=1), encoding="utf-8")
+        flush_to_disk(folder / "provenance.json")
+
+    return work.part("lerobot", write)
 
 
 def _told(dataset: Dataset, advance: Advance) -> Iterator[Episode]:

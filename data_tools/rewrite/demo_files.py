@@ -1,6 +1,7 @@
 """Writing files of the family `data/demo_N`: our own layout, and robomimic's."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Final
 import h5py
 import numpy as np
 
+from data_tools.conventions import Conventions
 from data_tools.episode import Dataset, Episode
 from data_tools.files.hdf5 import open_hdf5
 from data_tools.layouts import native
@@ -17,12 +19,13 @@ from data_tools.layouts.native import NATIVE_LAYOUT
 from data_tools.rewrite.encoding import as_float32, jpeg_frames
 from data_tools.rewrite.provenance import Provenance, write_provenance
 from data_tools.rewrite.tree import copy_attributes
-from data_tools.rewrite.unfinished import Advance, Unfinished
+from data_tools.rewrite.unfinished import Advance, Unfinished, require_room
 from data_tools.writer import EpisodeWriter
 
 FIRST_DEMO: Final = f"{NATIVE_LAYOUT.root}/demo_0"
 # robomimic's EnvType.GYM_TYPE; it wants an environment's description even where there is none.
 GYM_TYPE: Final = 2
+_DEMO: Final = re.compile(rf"{NATIVE_LAYOUT.root}/([^/]+)")
 
 
 def write_native(
@@ -52,10 +55,17 @@ def write_robomimic(dataset: Dataset, work: Unfinished, made: Provenance, advanc
     return _join(parts, work.folder / "whole.hdf5", made)
 
 
+def demo_name(episode: str) -> str | None:
+    """'demo_3' of the episode 'pick.hdf5:data/demo_3'; None for one that is no group of `data`."""
+    match = _DEMO.fullmatch(episode.rpartition(":")[2])
+    return match[1] if match else None
+
+
 def copy_demos(parts: Sequence[tuple[Path, Sequence[str]]], new: h5py.File) -> dict[str, str]:
     """Copy these groups of these files as data/demo_0, data/demo_1, ..., their chunks as they are.
 
-    The root's attributes come from the first file, with `total` counted anew.
+    The root's attributes come from the first file, with `total` counted anew. A soft link becomes
+    what it leads to: its path would lead to another episode here.
 
     Returns:
         '<file>:<group>' of each episode -> its new name, 'demo_0', ...
@@ -69,9 +79,10 @@ def copy_demos(parts: Sequence[tuple[Path, Sequence[str]]], new: h5py.File) -> d
                 copy_attributes(old[NATIVE_LAYOUT.root], root)
             for group in groups:
                 name = names[f"{path}:{group}"] = f"demo_{len(names)}"
-                old.copy(group, root, name)
-                total += len(root[name][NATIVE_LAYOUT.action_paths[0]])
-    root.attrs[native.TOTAL_ATTRIBUTE] = total
+                old.copy(group, root, name, expand_soft=True)
+                total += len(root[name].get(NATIVE_LAYOUT.action_paths[0], ()))
+    if total:
+        root.attrs[native.TOTAL_ATTRIBUTE] = total
     return names
 
 
@@ -84,12 +95,13 @@ def _join(parts: Sequence[Path], whole: Path, made: Provenance) -> Path:
 
 def _write_native_part(dataset: Dataset, index: int, quality: int, path: Path) -> None:
     episode = dataset[index]
+    images = {
+        camera: jpeg_frames(episode, camera, quality) for camera in dataset.conventions.camera_names
+    }
+    require_room(path, sum(len(rows) * max(map(len, rows)) for rows in images.values()))
     with EpisodeWriter(path, dataset.conventions, quality) as writer:
         writer.add(
-            images={
-                camera: jpeg_frames(episode, camera, quality)
-                for camera in dataset.conventions.camera_names
-            },
+            images=images,
             state=episode.state(),
             actions=episode.actions(),
             instruction=episode.instruction,
@@ -101,6 +113,7 @@ def _write_native_part(dataset: Dataset, index: int, quality: int, path: Path) -
 
 def _write_robomimic_part(dataset: Dataset, index: int, path: Path) -> None:
     episode, conventions = dataset[index], dataset.conventions
+    require_room(path, raw_bytes(episode, conventions))
     with _first_demo(path, dataset, episode) as demo:
         demo.create_dataset("actions", data=as_float32(episode.actions()))
         demo.create_dataset("obs/state", data=as_float32(episode.state()))
@@ -118,6 +131,11 @@ def _write_robomimic_part(dataset: Dataset, index: int, path: Path) -> None:
             frames.attrs[native.ENCODING_ATTRIBUTE] = "raw"
             for step in range(episode.num_steps):
                 frames[step] = episode.image(camera.name, step)
+
+
+def raw_bytes(episode: Episode, conventions: Conventions) -> int:
+    """How much room the episode's frames take when nothing is compressed."""
+    return episode.num_steps * sum(3 * each.height * each.width for each in conventions.cameras)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ Nothing is written and nothing is read before it is asked for; `convert` writes 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,11 @@ from PIL import Image
 
 from data_tools.conventions import CameraSpec, Conventions
 from data_tools.episode import Dataset, Episode, Observation, StoredFrames
+from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.fingerprint import fingerprint
+from data_tools.frames.images import UndecodableFrameError
+
+MAX_SIDE: Final = 8192
 
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -166,10 +170,29 @@ class EditedEpisode:
 
 
 def with_cameras(conventions: Conventions, names: Sequence[str]) -> Conventions:
-    """The declaration with these cameras only, in this order; KeyError for an unknown name."""
+    """The declaration with these cameras only, in this order; UserError unless each is one."""
+    known = conventions.camera_names
+    faults = []
+    for name in names:
+        if name not in known or names.count(name) > 1:
+            hint = nearest(name, known)
+            remedy = f"Name each once{f'; {hint}' if hint else '.'}"
+            faults.append(describe("cameras", repr(name), f"some of {list(known)}", remedy))
+    raise_faults(faults)
     return conventions.model_copy(
         update={"cameras": tuple(conventions.camera(name) for name in names)}
     )
+
+
+def height_and_width(size: str) -> tuple[int, int]:
+    """(224, 320) of '320x224'; UserError for anything else, and for more than any camera has."""
+    width, _, height = size.partition("x")
+    sides = [int(side) if side.isdecimal() and len(side) < 6 else 0 for side in (height, width)]
+    if not all(0 < side <= MAX_SIDE for side in sides):
+        remedy = "Write width and height, as in 224x224."
+        expected = f"WIDTHxHEIGHT, each of 1 to {MAX_SIDE} pixels"
+        raise UserError(describe("--size", repr(size)[:80], expected, remedy))
+    return sides[0], sides[1]
 
 
 def with_size(conventions: Conventions, height: int, width: int) -> Conventions:
@@ -179,6 +202,27 @@ def with_size(conventions: Conventions, height: int, width: int) -> Conventions:
         return CameraSpec(**{**camera.model_dump(), "height": height, "width": width})
 
     return conventions.model_copy(update={"cameras": tuple(map(resized, conventions.cameras))})
+
+
+def stored_cameras(dataset: Dataset) -> dict[str, list[str]]:
+    """Each camera's declarations as its frames are stored, as sorted JSON; episodes may differ.
+
+    What is delivered is RGB and upright whatever they say, so the dataset's own conventions and its
+    fingerprint do not tell.
+
+    Raises:
+        UserError: the first frame of an episode cannot be read.
+    """
+    found: dict[str, set[str]] = {name: set() for name in dataset.conventions.camera_names}
+    for index in range(len(dataset)):
+        episode = dataset[index]
+        for camera, declared in found.items():
+            try:
+                declared.add(episode.stored_frames(camera).camera.model_dump_json())
+            except (OSError, RuntimeError, UndecodableFrameError) as error:
+                where, remedy = f"{episode.name}, camera {camera!r}", "Leave the episode out."
+                raise UserError(describe(where, str(error), "readable frames", remedy)) from error
+    return {camera: sorted(declared) for camera, declared in found.items()}
 
 
 def all_with(dataset: Dataset, edit: Edit) -> list[tuple[int, Edit]]:

@@ -48,6 +48,24 @@ class Rules:
     max_mads: float | None = None
     allow_most: bool = False
 
+    def faults(self) -> list[str]:
+        """What no episode could mean."""
+        least, most, mads = self.min_steps, self.max_steps, self.max_mads
+        faults = []
+        if least < 1:
+            expected, remedy = "1 or more", "1 keeps every episode."
+            faults.append(describe("min_steps", str(least), expected, remedy))
+        if most is not None and most < max(least, 1):
+            expected, remedy = f"{max(least, 1)} or more", "Leave it out to keep long episodes."
+            faults.append(describe("max_steps", str(most), expected, remedy))
+        if mads is not None and not 0 < mads < np.inf:
+            expected, remedy = "a number above 0", "3 is usual."
+            faults.append(describe("max_mads", str(mads), expected, remedy))
+        if self.allow_most and self.noops is None:
+            remedy = "Name a no-op rule (--noops), or leave it out."
+            faults.append(describe("allow_most", "no rule that removes steps", "one", remedy))
+        return faults
+
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in vars(self).items())
 
@@ -56,9 +74,10 @@ def kept_steps(dataset: Dataset, rules: Rules) -> list[Kept]:
     """bool[t] for each episode, true where a step is kept; all false where an episode is left out.
 
     Raises:
-        UserError: a no-op rule removes more than half of an episode and may not, it does not suit
-            the actions, or nothing is left.
+        UserError: a number is out of its range, a no-op rule removes more than half of an episode
+            and may not, it does not suit the actions, or nothing is left.
     """
+    raise_faults(rules.faults())
     is_noop = _noop_rule(rules.noops, dataset)
     lengths = np.array([dataset[index].num_steps for index in range(len(dataset))])
     kept, faults = [], []

@@ -1,5 +1,6 @@
 """Camera frames in an HDF5 dataset, whatever their storage, and rewritten to one frame a chunk."""
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,12 +22,17 @@ from data_tools.frames.images import (
     encode_png,
 )
 from data_tools.layouts import native
+from data_tools.rewrite.unfinished import require_room
 
 Encoding = Literal["raw", "jpeg", "png"]
 Storage = Literal["jpeg", "png", "blosc", "raw"]
 
 MIN_SIDE: Final = 8
 MIN_SIDE_WITHOUT_COLOR: Final = 32
+# Bit depth and colour type in a PNG's header: 8-bit RGB, which JPEG can hold. Grey levels, a
+# palette, an alpha channel or 16 bits are masks and depth, whose every number counts.
+PNG_KIND: Final = slice(24, 26)
+PNG_RGB: Final = b"\x08\x02"
 SLAB_BYTES: Final = 64 << 20
 SPOOL_BYTES: Final = 256 << 20
 BLOSC_FILTER: Final = 32001
@@ -77,7 +83,8 @@ def find_frames(dataset: h5py.Dataset) -> Frames | None:
     """The dataset as camera frames, None when it holds anything else.
 
     Frames are rows of at least 8 x 8 colour pixels, 32 x 32 of depth or channels first, or rows of
-    bytes that start as a JPEG or PNG file: padded to one length, of variable length, or strings.
+    bytes that start as a JPEG or an RGB PNG file: padded to one length, of variable length, or
+    strings.
     """
     if dataset.shape is None or dataset.ndim == 0 or len(dataset) == 0:
         return None
@@ -88,10 +95,11 @@ def find_frames(dataset: h5py.Dataset) -> Frames | None:
         return Frames(dataset, "raw", is_color) if is_image else None
     if not _holds_bytes(dataset):
         return None
-    start = _unpadded(dataset[0])[:8]
+    start = _unpadded(dataset[0])[: PNG_KIND.stop]
     if start.startswith(JPEG_START):
         return Frames(dataset, "jpeg", True)
-    return Frames(dataset, "png", True) if start == PNG_START else None
+    is_png = start.startswith(PNG_START) and start[PNG_KIND] == PNG_RGB
+    return Frames(dataset, "png", True) if is_png else None
 
 
 def write_frames(
@@ -135,7 +143,8 @@ def _write_encoded(
     folder = str(Path(group.file.filename).parent)
     with tempfile.SpooledTemporaryFile(SPOOL_BYTES, dir=folder) as spool:
         for step, row in enumerate(frames.rows()):
-            data = row if encode is None else encode(_pixels_of(frames, row, step))
+            pixels = _pixels_of(frames, row, step)  # what is copied can be decoded
+            data = row if encode is None else encode(pixels)
             assert isinstance(data, bytes)
             spool.write(data)
             lengths.append(len(data))
@@ -152,7 +161,9 @@ def _write_strings(frames: Frames, group: h5py.Group, name: str, advance: Advanc
     old = frames.dataset
     dataset = group.create_dataset(name, shape=old.shape, dtype=old.dtype, chunks=(1,))
     for step in range(len(old)):
-        dataset[step] = old[step]
+        value = old[step]
+        _pixels_of(frames, _unpadded(value), step)  # what is copied can be decoded
+        dataset[step] = value
         advance(old.nbytes // len(old))
     return dataset
 
@@ -181,6 +192,8 @@ def _write_pixels(
             filters = dict(hdf5plugin.Blosc(cname="lz4", clevel=5))
         case "raw":
             filters = {}
+            num_bytes = math.prod(shape) * dtype.itemsize
+            require_room(Path(group.file.filename), num_bytes)
         case _:
             filters = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
     dataset = group.create_dataset(
@@ -209,7 +222,7 @@ def _pixels_of(frames: Frames, row: Pixels | bytes, step: int) -> Pixels:
         return decode_frame(row)
     except UndecodableFrameError as error:
         where = f"{frames.dataset.file.filename}:{frames.dataset.name.lstrip('/')}, step {step}"
-        remedy = "Leave the episode out, or record it again."
+        remedy = "Leave it out (--drop); robot-data salvage copies the episodes that are whole."
         raise UserError(describe(where, str(error), "a whole image", remedy)) from error
 
 

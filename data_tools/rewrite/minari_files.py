@@ -23,7 +23,7 @@ from data_tools.rewrite.demo_files import plain_attributes
 from data_tools.rewrite.encoding import as_float32, jpeg_frames
 from data_tools.rewrite.frame_storage import write_padded_rows
 from data_tools.rewrite.provenance import Provenance, write_provenance
-from data_tools.rewrite.unfinished import Advance, Unfinished
+from data_tools.rewrite.unfinished import Advance, Unfinished, require_room
 
 MAIN_FILE: Final = "main_data.hdf5"
 METADATA_FILE: Final = "metadata.json"
@@ -75,6 +75,10 @@ def _write_episode(dataset: Dataset, index: int, quality: int, path: Path) -> No
     num_steps = episode.num_steps
     is_last = np.arange(num_steps) == num_steps - 1
     state = as_float32(episode.state())
+    images = {
+        camera: jpeg_frames(episode, camera, quality) for camera in dataset.conventions.camera_names
+    }
+    require_room(path, sum(len(rows) * max(map(len, rows)) for rows in images.values()))
     with h5py.File(path, "w") as file:
         group = file.create_group("episode")
         group.attrs["id"] = index
@@ -88,8 +92,7 @@ def _write_episode(dataset: Dataset, index: int, quality: int, path: Path) -> No
         group["terminations"] = is_last & bool(episode.is_success)
         group["truncations"] = is_last & (not episode.is_success)
         group["observations/state"] = np.concatenate([state, state[-1:]])
-        for camera in dataset.conventions.camera_names:
-            rows = jpeg_frames(episode, camera, quality)
+        for camera, rows in images.items():
             rows.append(rows[-1])
             stream = io.BytesIO(b"".join(rows))
             write_padded_rows(group["observations"], camera, stream, [len(row) for row in rows])

@@ -1,5 +1,7 @@
 """Provenance: of what, by which command and version a file was made; kept in the file."""
 
+import glob
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
@@ -7,6 +9,10 @@ from pathlib import Path
 from typing import Final
 
 import h5py
+
+from data_tools.files.hdf5 import PARTIAL_SUFFIX
+from data_tools.files.paths import expand
+from data_tools.layouts.sidecar import FOLDER_SIDECAR, sidecar_of
 
 ATTRIBUTE: Final = "provenance"
 DISTRIBUTION: Final = "policy_ft"
@@ -20,7 +26,8 @@ def provenance(
     """Command, settings, version, and each source file's path, size and time of change.
 
     The same for the same command on unchanged files, so it is also the plan by which interrupted
-    work knows whether it may go on. A folder stands for every file in it.
+    work knows whether it may go on. A folder stands for every file in it, a file for the sidecars
+    beside it, too, which are known by their content: they decide how its frames are turned.
 
     Args:
         command: its name, e.g. 'repack'.
@@ -42,6 +49,20 @@ def write_provenance(file: h5py.File, made: Provenance, earlier: h5py.File | Non
     file.attrs[ATTRIBUTE] = json.dumps([*history, made])
 
 
+def is_made_so(file: h5py.File, made: Provenance) -> bool:
+    """Whether the file was made last as this says, by any version, from the same files anywhere."""
+    history = _history(file)
+    last = history[-1] if history else None
+    return isinstance(last, dict) and _essence(last) == _essence(made)
+
+
+def _essence(made: Provenance) -> tuple[object, ...]:
+    sources = made.get("sources")
+    listed = sources if isinstance(sources, list) else []
+    about = [{k: v for k, v in each.items() if k != "path"} for each in listed]
+    return made.get("command"), made.get("settings"), about
+
+
 def _history(file: h5py.File) -> list[object]:
     """What the file says of its making; an attribute that is not ours stays as a text in it."""
     stored = file.attrs.get(ATTRIBUTE)
@@ -57,8 +78,22 @@ def _history(file: h5py.File) -> list[object]:
 def _files(source: str | Path) -> list[str | Path]:
     path = Path(source)
     if path.is_dir():
-        return [file for file in sorted(path.rglob("*")) if file.is_file()]
-    return [source]
+        # but not what an interrupted command left there, which may be the one that goes on
+        return [
+            file
+            for file in sorted(path.rglob("*"))
+            if file.is_file()
+            and not any(part.endswith(PARTIAL_SUFFIX) for part in file.relative_to(path).parts)
+        ]
+    is_pattern = glob.has_magic(str(source)) and not path.exists()
+    files = expand([source]) if is_pattern else [path]
+    sidecars = [
+        beside
+        for file in files
+        for beside in (sidecar_of(file), file.with_name(FOLDER_SIDECAR))
+        if beside.is_file()
+    ]
+    return [*(files if is_pattern else [source]), *dict.fromkeys(sidecars)]
 
 
 def _identity(source: str | Path) -> dict[str, object]:
@@ -66,4 +101,6 @@ def _identity(source: str | Path) -> dict[str, object]:
     if not path.is_file():
         return {"path": str(source)}
     status = path.stat()
+    if path.name.endswith(FOLDER_SIDECAR):
+        return {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     return {"path": str(path), "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}

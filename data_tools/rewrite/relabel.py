@@ -61,7 +61,8 @@ def from_name(dataset: Dataset, pattern: str) -> list[str]:
 def from_table(dataset: Dataset, path: Path) -> list[str]:
     """The sentence of each episode, from a table by its name: JSON {name: text} or CSV name,text.
 
-    A name is 'pick.hdf5:data/demo_3', or 'pick.hdf5' for every episode of that file.
+    A name is 'pick.hdf5:data/demo_3', or 'pick.hdf5' for every episode of that file. A CSV may
+    begin with the line 'name,text'.
 
     Raises:
         UserError: the table cannot be read, or names an episode that is not there.
@@ -99,8 +100,8 @@ def relabel(
             inverse, next-state takes the state that follows as the absolute target (the last step,
             which nothing follows, is left out).
         pairs: action column -> state column it is a target of; those of the same name that are no
-            gripper when not given. Columns of a rotation cannot be subtracted and must not be
-            among them.
+            gripper when not given. The two must have one unit, and actions and state one frame.
+            Columns of a rotation cannot be subtracted and must not be among them.
 
     Raises:
         UserError: a sentence is missing, or the declaration does not allow a change.
@@ -109,6 +110,9 @@ def relabel(
     changes: list[Change] = []
     if instructions is not None:
         _require_sentences(dataset, instructions)
+    if pairs is not None and actions is None:
+        remedy = "Say what they are for (--actions), or leave them out."
+        raise UserError(describe("pairs", f"{dict(pairs)}", "none without actions", remedy))
     if actions is not None:
         change, spec = _action_change(dataset.conventions, actions, pairs)
         changes.append(change)
@@ -179,7 +183,12 @@ def _gripper_change(spec: ActionSpec, kind: GripperChange) -> tuple[Change, Acti
         each.model_copy(update={"open_value": each.closed_value, "closed_value": each.open_value})
         for each in spec.grippers
     )
-    return partial(_mirror, limits), spec.model_copy(update={"grippers": grippers})
+    low, high = list(spec.low), list(spec.high)
+    for column, opened, closed in limits:
+        ends = opened + closed - high[column], opened + closed - low[column]
+        low[column], high[column] = ends
+    mirrored = {"grippers": grippers, "low": tuple(low), "high": tuple(high)}
+    return partial(_mirror, limits), spec.model_copy(update=mirrored)
 
 
 def _binarize(
@@ -244,7 +253,28 @@ def _pairs(
         for a, _ in known
         if wanted is not None and action.references[a] != wanted
     )
+    raise_faults(_unit_faults(conventions, known))
     return known
+
+
+def _unit_faults(conventions: Conventions, pairs: Pairs) -> list[str]:
+    """Paired columns that cannot be subtracted or exchanged, for they are measured differently."""
+    action, state = conventions.action, conventions.state
+    remedy = "Map the columns to one unit and frame first, or correct the declaration."
+    faults = [
+        describe(
+            f"action column {action.names[a]!r}",
+            f"unit {action.units[a]!r}",
+            f"{state.units[s]!r} as the state column {state.names[s]!r} has, and a known one",
+            remedy,
+        )
+        for a, s in pairs
+        if action.units[a] != state.units[s] or action.units[a] == "unknown"
+    ]
+    if action.frame != state.frame:
+        found, expected = f"frame {action.frame!r}", f"{state.frame!r} as the state has"
+        faults.append(describe("actions", found, expected, remedy))
+    return faults
 
 
 def _hint(name: str, names: Sequence[str]) -> str:
@@ -261,10 +291,16 @@ def _require_sentences(dataset: Dataset, sentences: Sequence[str]) -> None:
     )
 
 
+def _rows(text: str) -> list[list[str]]:
+    """The rows of a CSV, without blank ones and without a first one that names the columns."""
+    rows = [row for row in csv.reader(text.splitlines()) if row]
+    return rows[1:] if rows[:1] == [["name", "text"]] else rows
+
+
 def _read_table(path: Path) -> dict[str, str]:
     try:
         text = path.read_text(encoding="utf-8")
-        table = json.loads(text) if path.suffix == ".json" else dict(csv.reader(text.splitlines()))
+        table = json.loads(text) if path.suffix == ".json" else dict(_rows(text))
     except (OSError, ValueError) as error:
         expected, remedy = "JSON {name: text}, or CSV lines of name,text", "Mend the table."
         raise UserError(describe(str(path), str(error), expected, remedy)) from error

@@ -4,24 +4,32 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 import h5py
 import numpy as np
 
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.files.hdf5 import open_hdf5
-from data_tools.layouts.sidecar import FOLDER_SIDECAR, SIDECAR_SUFFIX
 from data_tools.rewrite.access_speed import AccessSpeed, measure_access
+from data_tools.rewrite.encoding import DEFAULT_QUALITY, require_quality
 from data_tools.rewrite.frame_storage import Storage, find_frames, write_frames
-from data_tools.rewrite.provenance import Provenance, provenance, write_provenance
-from data_tools.rewrite.tree import Tree, copy_attributes, read_tree
-from data_tools.rewrite.unfinished import Advance, Unfinished, silently
+from data_tools.rewrite.provenance import Provenance, is_made_so, provenance, write_provenance
+from data_tools.rewrite.sidecars import declares_itself, declaring_sidecar, sidecar_for_copy
+from data_tools.rewrite.tree import Tree, copy_attributes, read_tree, unwritten_faults
+from data_tools.rewrite.unfinished import Advance, Unfinished, require_room, silently
 
 # How much of the source, unpacked, goes into one part: what a kill loses at most.
 PART_BYTES: Final = 256 << 20
 SLAB_BYTES: Final = 64 << 20
-DEFAULT_QUALITY: Final = 95
+
+
+class RepackSettings(TypedDict):
+    """What a repack of one file is told."""
+
+    images: Storage
+    quality: int
+    drop: Collection[str]
 
 
 @dataclass(frozen=True)
@@ -45,8 +53,9 @@ def repack(
     """The file rewritten so that a training sample is read fast; tree and attributes as they were.
 
     Image datasets get one frame a chunk, numeric ones become contiguous without compression, and
-    everything else is copied. Frames that are JPEG already keep their bytes. Sidecars come along.
-    A killed repack goes on when it is called again.
+    everything else is copied, images of grey levels or of 16 bits (depth, masks) too. Frames that
+    are JPEG already keep their bytes. The sidecar that declares the source, its own or its
+    folder's, comes along. A killed repack goes on when it is called again.
 
     Args:
         source: any HDF5 file.
@@ -57,16 +66,20 @@ def repack(
         advance: called with the bytes done and the bytes there are.
 
     Raises:
-        UserError: the target exists, the source cannot be read, a name to drop is nowhere, or the
-            tree holds what cannot be copied (links to other files, references).
+        UserError: the target or another declaration beside it exists, the source cannot be read,
+            a name to drop is nowhere, a frame is no whole image, numbers were never written, or
+            the tree holds what cannot be copied (links to other files, references).
     """
-    _require_quality(quality)
-    settings = {"images": images, "quality": quality, "drop": sorted(drop)}
-    made = provenance("repack", [source], settings)
+    require_quality(quality)
+    made = _provenance(source, images, quality, drop)
     work = Unfinished(target, made)
     with open_hdf5(source) as file:
         tree = read_tree(file, source, drop)
         _require_dropped(tree, source, drop)
+        raise_faults(unwritten_faults(file, source, tree))
+        is_native = declares_itself(file)
+    declared = declaring_sidecar(source, is_native=is_native)
+    sidecar = sidecar_for_copy(target, declared, is_native=is_native)
     with work:
         done = _Progress(advance, tree.num_bytes)
         parts: dict[str, Path] = {}
@@ -77,9 +90,26 @@ def repack(
             done.set(sum(tree.datasets[name] for name in parts))
         whole = work.folder / "whole.hdf5"
         _join(source, tree, parts, whole, made)
-        _copy_sidecar(source, target)
-        work.publish(whole)
+        work.publish(whole, sidecar)
     return Repacked(target, measure_access(source), measure_access(target))
+
+
+def repacked_faults(source: Path, target: Path, settings: RepackSettings) -> list[str]:
+    """A fault unless the target is what `repack` makes of the source now."""
+    try:
+        with open_hdf5(target) as file:
+            if is_made_so(file, _provenance(source, **settings)):
+                return []
+    except UserError as error:
+        return list(error.faults)
+    found = f"something else than {source}, its sidecar and these settings make"
+    remedy = "Delete it, or repack into another folder."
+    return [describe(str(target), found, "the same or nothing", remedy)]
+
+
+def _provenance(source: Path, images: Storage, quality: int, drop: Collection[str]) -> Provenance:
+    settings = {"images": images, "quality": quality, "drop": sorted(drop)}
+    return provenance("repack", [source], settings)
 
 
 class _Progress:
@@ -138,6 +168,7 @@ def _write_part(
 
 def _copy_numbers(dataset: h5py.Dataset, group: h5py.Group, name: str) -> None:
     """The same numbers, contiguous and without filters."""
+    require_room(Path(group.file.filename), dataset.nbytes)
     copy = group.create_dataset(name, shape=dataset.shape, dtype=dataset.dtype)
     row_bytes = max(1, dataset.dtype.itemsize * int(np.prod(dataset.shape[1:])))
     step = max(1, SLAB_BYTES // row_bytes)
@@ -169,20 +200,6 @@ def _join(source: Path, tree: Tree, parts: dict[str, Path], whole: Path, made: P
         write_provenance(new, made, earlier=old)
 
 
-def _copy_sidecar(source: Path, target: Path) -> None:
-    """Conventions kept beside the source, beside the target, too, unless somebody wrote them."""
-    new = target.with_name(target.name + SIDECAR_SUFFIX)
-    own, of_folder = (
-        source.with_name(source.name + SIDECAR_SUFFIX),
-        source.with_name(FOLDER_SIDECAR),
-    )
-    is_same_folder = source.parent.resolve() == target.parent.resolve()
-    if own.is_file() and not new.exists():
-        new.write_bytes(own.read_bytes())
-    elif of_folder.is_file() and not is_same_folder and not new.exists():
-        new.write_bytes(of_folder.read_bytes())
-
-
 def _require_dropped(tree: Tree, source: Path, drop: Collection[str]) -> None:
     known = {part for name in (*tree.groups, *tree.datasets) for part in name.split("/")}
     faults = []
@@ -191,9 +208,3 @@ def _require_dropped(tree: Tree, source: Path, drop: Collection[str]) -> None:
         remedy = f"Correct the name{f'; {hint}' if hint else ', or leave it out.'}"
         faults.append(describe(str(source), f"no {name!r} to drop", "one in the tree", remedy))
     raise_faults(faults)
-
-
-def _require_quality(quality: int) -> None:
-    if not 1 <= quality <= 100:
-        expected, remedy = "a whole number from 1 to 100", "95 is a good value."
-        raise UserError(describe("quality", repr(quality), expected, remedy))

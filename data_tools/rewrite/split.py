@@ -11,10 +11,12 @@ import h5py
 import numpy as np
 
 from data_tools.episode import Dataset
-from data_tools.errors import UserError, describe
+from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.files.hdf5 import open_hdf5
 from data_tools.keep import keep_steps
+from data_tools.rewrite.demo_files import demo_name
 from data_tools.rewrite.provenance import provenance, write_provenance
+from data_tools.rewrite.sidecars import declares_itself, declaring_sidecar, sidecar_for_copy
 from data_tools.rewrite.tree import copy_attributes, read_tree
 from data_tools.rewrite.unfinished import Unfinished
 
@@ -46,12 +48,16 @@ def split(
     Args:
         dataset: the episodes.
         valid: fraction of the episodes to validate on, above 0 and below 1.
-        seed: of the choice.
-        groups: names of attributes; those no episode has play no part.
+        seed: of the choice, 0 or more.
+        groups: names of attributes; of the defaults, those no episode has play no part.
 
     Raises:
-        UserError: the fraction is out of range, or all episodes belong together.
+        UserError: the fraction or the seed is out of range, no episode has an attribute that was
+            named, or all episodes belong together.
     """
+    if seed < 0:
+        raise UserError(describe("seed", str(seed), "0 or more", "Give another number."))
+    raise_faults(_group_faults(dataset, groups))
     if not 0 < valid < 1:
         remedy = "0.1 validates on every tenth episode."
         raise UserError(describe("valid", repr(valid), "a fraction between 0 and 1", remedy))
@@ -78,21 +84,37 @@ def write_split_keep(dataset: Dataset, parts: Split, folder: Path, rule: str) ->
         work.publish(work.parts)
 
 
-def write_split_masks(dataset: Dataset, parts: Split, source: Path, target: Path) -> None:
+def write_split_masks(
+    dataset: Dataset, parts: Split, source: Path, target: Path, places: Sequence[Path] = ()
+) -> None:
     """A copy of one `data/demo_N` file with robomimic's filter keys mask/train and mask/valid.
 
-    Masks of these names are replaced; others are kept. Chunks are copied as they are.
+    Masks of these names are replaced; others are kept. Chunks are copied as they are, and the
+    sidecar that declares the file comes along.
+
+    Args:
+        dataset: the episodes of this file.
+        parts: which of them are on which side.
+        source: the file.
+        target: the copy to make.
+        places: what the dataset was opened from, where that was a folder.
 
     Raises:
-        UserError: the target exists, or an episode is not a group of this file.
+        UserError: the target or another declaration beside it exists, or an episode is not a group
+            data/demo_N of this file, which alone a filter key can name.
     """
-    if any(not _demo(dataset, index) for index in (*parts.train, *parts.valid)):
-        remedy = "Write keep-files instead: give OUT as a folder."
-        raise UserError(describe(str(source), "episodes without a group", "data/demo_N", remedy))
+    names = [demo_name(dataset[index].name) for index in range(len(dataset))]
+    if None in names:
+        found = f"the episode {dataset[names.index(None)].name.rpartition(':')[2]!r}"
+        remedy = "Give OUT as a folder: it gets keep-files, which name episodes of any layout."
+        raise UserError(describe(str(source), found, "groups data/demo_N", remedy))
     settings = {"train": len(parts.train), "valid": list(parts.valid)}
     made = provenance("split", [source], settings)
     with Unfinished(target, made) as work, open_hdf5(source) as old:
         read_tree(old, source)
+        is_native = declares_itself(old)
+        declared = declaring_sidecar(source, is_native=is_native, places=places)
+        sidecar = sidecar_for_copy(target, declared, is_native=is_native)
         whole = work.folder / "whole.hdf5"
         with h5py.File(whole, "w") as new:
             copy_attributes(old, new)
@@ -101,14 +123,24 @@ def write_split_masks(dataset: Dataset, parts: Split, source: Path, target: Path
             masks = new.require_group("mask")
             for key, indices in (("train", parts.train), ("valid", parts.valid)):
                 masks.pop(key, None)
-                masks[key] = np.array([_demo(dataset, index) for index in indices], dtype="S")
+                masks[key] = np.array([names[index] for index in indices], dtype="S")
             write_provenance(new, made, earlier=old)
-        work.publish(whole)
+        work.publish(whole, sidecar)
 
 
-def _demo(dataset: Dataset, index: int) -> str:
-    """Name of the episode's group in its file; '' for an episode that is a whole file."""
-    return dataset[index].name.rpartition(":")[2].rpartition("/")[2]
+def _group_faults(dataset: Dataset, groups: Sequence[str]) -> list[str]:
+    """Attributes that were named, and that no episode has."""
+    if tuple(groups) == GROUP_ATTRIBUTES:
+        return []
+    known = {name for index in range(len(dataset)) for name in dataset[index].attributes}
+    faults = []
+    for name in groups:
+        if name not in known:
+            hint = nearest(name, known)
+            remedy = f"Correct the name{f'; {hint}' if hint else ', or leave it out.'}"
+            expected = f"one of {sorted(known)}"
+            faults.append(describe("group", f"{name!r}, of no episode", expected, remedy))
+    return faults
 
 
 def _write_text(text: str, path: Path) -> None:

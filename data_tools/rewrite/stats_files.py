@@ -11,15 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.episode import Dataset
-from data_tools.errors import raise_faults
-from data_tools.files.disk import finished_file
 from data_tools.lerobot.statistics import (
     LEVELS,
     channel_counts,
     image_statistics,
     vector_statistics,
 )
-from data_tools.rewrite.unfinished import Advance, existing_faults, silently
+from data_tools.rewrite.unfinished import Advance, new_file, silently
 from data_tools.stats import NormalizationStats
 
 Json = Mapping[str, object]
@@ -68,7 +66,6 @@ def lerobot_stats(dataset: Dataset, advance: Advance = silently) -> Json:
 
 
 def write_json(path: Path, content: Json) -> None:
-    """A JSON file that is either whole or not there; UserError when the path exists already."""
-    raise_faults(existing_faults(path))
-    with finished_file(path) as partial:
+    """A JSON file that is either whole or not there; UserError when it exists or cannot be."""
+    with new_file(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 
 from data_tools.errors import describe, raise_faults
+from data_tools.layouts.storage import storage_fault
 
 
 @dataclass
@@ -42,7 +43,8 @@ def read_tree(file: h5py.File, path: Path, drop: Collection[str] = ()) -> Tree:
     A group that is reached a second time, by a hard link or a cycle, is a second name of the first.
 
     Raises:
-        UserError: links to other files, references or named types, which a copy would break.
+        UserError: links to other files and data that lie in them, which are never followed;
+            virtual datasets, references or named types, which a copy would break.
     """
     walk = _Walk(path, drop, Tree(root_is_ordered=_is_ordered(file)), {_address(file): "/"}, [])
     walk.faults += _attribute_faults(path, "/", file)
@@ -93,13 +95,23 @@ class _Walk:
         self.seen[address] = place
         if isinstance(item, h5py.Group):
             self.tree.groups[place] = _is_ordered(item)
-        elif isinstance(item, h5py.Dataset) and h5py.check_ref_dtype(item.dtype) is None:
+        elif not (broken := _broken_by_copying(item)):
             self.tree.datasets[place] = _unpacked_bytes(item)
         else:
-            self.faults.append(_fault(self.path, place, "references or a named type"))
+            self.faults.append(_fault(self.path, place, broken))
             return False
         self.faults += _attribute_faults(self.path, place, item)
         return isinstance(item, h5py.Group)
+
+
+def unwritten_faults(file: h5py.File, path: Path, tree: Tree) -> list[str]:
+    """Datasets of numbers that are not all there: rewritten, what is missing would be zeros."""
+    remedy = "Leave it out (--drop); robot-data salvage copies the episodes that are whole."
+    return [
+        describe(f"{path}:{name}", fault, "numbers that were all written", remedy)
+        for name in tree.datasets
+        if file[name].dtype.kind in "fiub" and (fault := storage_fault(file[name]))
+    ]
 
 
 def copy_attributes(source: h5py.HLObject, target: h5py.HLObject) -> None:
@@ -121,13 +133,26 @@ def _attribute_faults(path: Path, place: str, item: h5py.HLObject) -> list[str]:
     ]
 
 
+def _broken_by_copying(item: h5py.HLObject) -> str:
+    """What keeps a dataset, or what else is no group, from being copied; '' when nothing does."""
+    if not isinstance(item, h5py.Dataset) or h5py.check_ref_dtype(item.dtype) is not None:
+        return "references or a named type"
+    if item.external is not None:
+        return f"data stored in {[name for name, _, _ in item.external]}"
+    if item.is_virtual:
+        return (
+            f"a virtual dataset over {sorted({each.file_name for each in item.virtual_sources()})}"
+        )
+    return ""
+
+
 def _unpacked_bytes(dataset: h5py.Dataset) -> int:
     is_variable = dataset.dtype.kind == "O"
     return dataset.id.get_storage_size() if is_variable or not dataset.shape else dataset.nbytes
 
 
 def _fault(path: Path, place: str, found: str) -> str:
-    remedy = "Leave it out (--drop), or make a file that holds everything itself."
+    remedy = "Leave it out (robot-data repack --drop), or make a file that holds everything itself."
     return describe(f"{path}:{place}", found, "data that can be copied", remedy)
 
 

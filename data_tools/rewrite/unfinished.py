@@ -1,6 +1,7 @@
 """Unfinished: work that the same command goes on with after a kill, and that never looks finished.
 
 pick.hdf5.partial/            while `pick.hdf5` is being made; gone when it is there
+    lock                      locked by the process that makes it
     plan.json                 what is being made of what: another plan may not go on with it
     parts/000003.hdf5         a finished part, on the disk
     parts/000004.hdf5.tmp     what was being written when the process died; written again
@@ -11,18 +12,25 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
 from data_tools.errors import UserError, describe, raise_faults
-from data_tools.files.disk import flush_to_disk
+from data_tools.files.disk import finished_file, flush_to_disk, give_name
 from data_tools.files.hdf5 import PARTIAL_SUFFIX
+from data_tools.rewrite.sidecars import sidecar_beside
 
+LOCK = "lock"
 PLAN = "plan.json"
 PARTS = "parts"
 TEMPORARY_SUFFIX = ".tmp"
+SPARE_BYTES = 1 << 20
+
+# HDF5 raises either when the disk is full.
+WRITE_ERRORS = (OSError, RuntimeError)
 
 _UNFINISHED_SUFFIXES = (TEMPORARY_SUFFIX, PARTIAL_SUFFIX)
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -38,44 +46,41 @@ class Unfinished:
     """The parts of a file or folder that is being made; `publish` gives it its name at once.
 
     A part is written under another name, flushed to the disk and renamed, so a part that is there
-    is whole. Parts of an earlier process that died are kept when its plan is the same. When the
-    `with` block ends with an exception, finished parts stay and the error says so.
+    is whole. Parts of an earlier process that died are kept when its plan is the same; whatever
+    else it left is removed. When the `with` block ends with an exception, finished parts stay and
+    the error says so.
 
     Args:
         target: the file or folder to make.
         plan: what is being made of what, in values that JSON keeps; compared when work goes on.
 
     Raises:
-        UserError: the target exists, another process is making it, or an interrupted work with
-            another plan lies in its place.
+        UserError: the target exists, another process is making it, or finished parts of another
+            plan, or of one that cannot be read, lie in its place.
     """
 
     def __init__(self, target: Path, plan: Mapping[str, object]) -> None:
+        raise_faults(existing_faults(target))
         self.target = target
         self.folder = target.with_name(target.name + PARTIAL_SUFFIX)
         self.parts = self.folder / PARTS
         self._plan = json.dumps(plan, indent=1, sort_keys=True)
         self._lock: TextIO | None = None
-        raise_faults(existing_faults(target))
 
     def __enter__(self) -> Self:
         try:
             self.parts.mkdir(parents=True, exist_ok=True)
             # kept open: the lock lives as long as the process
-            self._lock = (self.folder / PLAN).open("a+", encoding="utf-8")
+            self._lock = (self.folder / LOCK).open("a", encoding="utf-8")
         except OSError as error:
             found, remedy = f"{error.strerror}", "Choose a folder that can be written to."
             raise UserError(describe(str(self.folder), found, "a new folder", remedy)) from error
         _lock(self._lock, self.target)
-        self._lock.seek(0)
-        begun = self._lock.read()
-        if begun and begun != self._plan and any(self.parts.iterdir()):
+        try:
+            self._begin()
+        except BaseException:
             self._lock.close()
-            raise UserError(_other_plan(self.folder, json.loads(begun), json.loads(self._plan)))
-        self._lock.truncate(0)
-        self._lock.write(self._plan)
-        self._lock.flush()
-        os.fsync(self._lock.fileno())
+            raise
         return self
 
     def __exit__(
@@ -88,17 +93,38 @@ class Unfinished:
             self._lock.close()
         if error is None or not self.folder.exists():
             return
-        kept = [p for p in self.parts.iterdir() if p.suffix not in _UNFINISHED_SUFFIXES]
-        if not kept:
-            shutil.rmtree(self.folder)
-            return
+        kept = [] if self.target.exists() else self._finished()
         note = (
             f"{self.folder}: keeps {len(kept)} finished parts. "
             "Give the same command again to go on, or delete it."
         )
+        if not kept:
+            shutil.rmtree(self.folder)
+            note = f"{self.target}: no part was finished; the same command begins again."
+        notes = [note] if kept else []
         if isinstance(error, UserError):
-            raise UserError([*error.faults, note]) from error
-        error.add_note(note)
+            if kept:
+                raise UserError([*error.faults, *notes]) from error
+        elif isinstance(error, WRITE_ERRORS):
+            raise UserError([write_fault(self.target, error), *notes]) from error
+        else:
+            error.add_note(note)
+
+    def _begin(self) -> None:
+        """Make sure that what is there is of this plan, and that the plan is on the disk."""
+        raise_faults(existing_faults(self.target))  # of a process that was done just now
+        finished, plan = self._finished(), self.folder / PLAN
+        if finished:
+            raise_faults(_other_plan(plan, json.loads(self._plan)))
+        kept = {self.folder / LOCK, self.parts, *finished}
+        for left in (*self.folder.iterdir(), *self.parts.iterdir()):
+            if left not in kept:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        with finished_file(plan) as partial:
+            partial.write_text(self._plan, encoding="utf-8")
+
+    def _finished(self) -> list[Path]:
+        return [p for p in self.parts.glob("*") if p.suffix not in _UNFINISHED_SUFFIXES]
 
     def part(self, name: str, write: Callable[[Path], None]) -> Path:
         """The finished part of this name; `write` makes it at the path it is given, if need be."""
@@ -106,32 +132,63 @@ class Unfinished:
         if finished.exists():
             return finished
         temporary = self.parts / (name + TEMPORARY_SUFFIX)
-        temporary.unlink(missing_ok=True)
-        try:
-            write(temporary)
-            flush_to_disk(temporary)
-        except (OSError, RuntimeError) as error:  # h5py raises either when the disk is full
-            found, remedy = f"{type(error).__name__} ({error})", "Free space there, and go on."
-            raise UserError(
-                describe(str(self.target), found, "a disk that takes the data", remedy)
-            ) from error
+        write(temporary)
+        flush_to_disk(temporary)
         os.replace(temporary, finished)
         flush_to_disk(self.parts)
         return finished
 
-    def publish(self, whole: Path) -> Path:
-        """The target: `whole`, a file or folder below `folder`, renamed; the rest is deleted."""
+    def publish(self, whole: Path, sidecar: bytes | None = None) -> Path:
+        """The target: `whole`, a file or folder below `folder`, renamed; the rest is deleted.
+
+        Args:
+            whole: what was made.
+            sidecar: what must lie beside it, of `sidecar_for_copy`.
+        """
         flush_to_disk(whole)
         raise_faults(existing_faults(self.target))
-        os.replace(whole, self.target)
+        with sidecar_beside(self.target, sidecar):
+            give_name(whole, self.target, is_new=True)
         flush_to_disk(self.target.parent)
         shutil.rmtree(self.folder)
         return self.target
 
 
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A place to write a file that gets its name when the block ends well.
+
+    Raises:
+        UserError: the file exists, or cannot be written there.
+    """
+    raise_faults(existing_faults(path))
+    try:
+        with finished_file(path, is_new=True) as partial:
+            yield partial
+    except WRITE_ERRORS as error:
+        raise UserError(write_fault(path, error)) from error
+
+
+def require_room(path: Path, num_bytes: int) -> None:
+    """OSError unless the disk has room for this much, and as much as a file needs besides.
+
+    HDF5 can end the whole process when a file with many open parts meets the disk's end.
+    """
+    if shutil.disk_usage(path.parent).free < num_bytes + SPARE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def write_fault(path: Path, error: Exception) -> str:
+    """What to do about an error of writing a file, or of reading what goes into it."""
+    found = f"{type(error).__name__} ({' '.join(str(error).split())[:200]})"
+    expected = "a disk that takes the data, and sources that can be read"
+    remedy = "Choose another place, or free space there; robot-data salvage looks at a source."
+    return describe(str(path), found, expected, remedy)
+
+
 def existing_faults(target: Path) -> list[str]:
     """A fault when something of this name exists already: nothing is ever written over."""
-    if not target.exists():
+    if not os.path.lexists(target):  # nor is there a file whose name is too long
         return []
     remedy = "Choose another name, or delete it first."
     return [describe(str(target), "something that exists already", "a new name", remedy)]
@@ -150,11 +207,21 @@ def _lock(file: TextIO, target: Path) -> None:
             raise
 
 
-def _other_plan(folder: Path, begun: Mapping[str, object], plan: Mapping[str, object]) -> list[str]:
-    """One fault for each part of the plan that differs."""
+def _other_plan(path: Path, plan: Mapping[str, object]) -> list[str]:
+    """One fault for each part of the plan that differs from the one that was begun."""
+    try:
+        begun = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        begun = None
+    if not isinstance(begun, dict):
+        remedy = f"Delete {path.parent} to start again."
+        found = "no plan that can be read, beside finished parts"
+        return [describe(str(path), found, "what the parts were made of", remedy)]
     remedy = "Give the command it was begun with to go on, or delete that folder to start again."
     return [
-        describe(f"{folder}, {key}", json.dumps(begun.get(key)), json.dumps(plan.get(key)), remedy)
+        describe(
+            f"{path.parent}, {key}", json.dumps(begun.get(key)), json.dumps(plan.get(key)), remedy
+        )
         for key in sorted({*begun, *plan})
         if begun.get(key) != plan.get(key)
     ]

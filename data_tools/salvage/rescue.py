@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import copyfile
 from typing import Final
 
 import h5py
 import numpy as np
 
-from data_tools.errors import UserError, describe
-from data_tools.files.disk import finished_file
-from data_tools.layouts.sidecar import SIDECAR_SUFFIX
+from data_tools.errors import UserError, describe, raise_faults
+from data_tools.layouts.native import CONVENTIONS_ATTRIBUTE, NATIVE_LAYOUT
+from data_tools.layouts.sidecar import sidecar_of
+from data_tools.rewrite.sidecars import declaring_sidecar, sidecar_beside, sidecar_for_copy
+from data_tools.rewrite.unfinished import existing_faults, new_file
 from data_tools.salvage.episodes import Judged, judge
 from data_tools.salvage.headers import Mended, mended_headers
 from data_tools.salvage.superblock import (
@@ -37,7 +38,7 @@ class Salvaged:
         happened: what is wrong with the file as a whole, in sentences.
         episodes: every episode that could be found.
         elsewhere: losses outside of the episodes.
-        copied: other files that were copied beside the new one.
+        copied: the sidecar that was copied beside the new one, its own or its folder's.
     """
 
     source: Path
@@ -67,34 +68,40 @@ def salvage(source: Path, target: Path, advance: Advance = lambda path: None) ->
         advance: called with the path of each object before it is read.
 
     Raises:
-        UserError: nothing can be read at all, with what probably happened; the target exists; or
-            another process writes the source.
+        UserError: nothing can be read at all, with what probably happened; the target or another
+            declaration beside it exists, or it cannot be written; or another process writes the
+            source.
     """
-    if target.exists():
-        remedy = "Choose another name, or delete it first."
-        raise UserError(describe(str(target), "a file that exists already", "a new name", remedy))
+    raise_faults(existing_faults(target))
     if not source.is_file():
-        raise UserError(describe(str(source), "no such file", "an HDF5 file", "Correct the path."))
+        found, remedy = "no such file", "Correct the path."
+        if source.is_dir():
+            found, remedy = "a folder", "Give its files, one at a time."
+        raise UserError(describe(str(source), found, "an HDF5 file", remedy))
     require_no_writer(source)
     superblock = read_superblock(source)
     mended = mended_headers(source, superblock)
     items = _survey(source, superblock, mended, advance)
+    is_native = (root := items.get(NATIVE_LAYOUT.root)) is not None and (
+        CONVENTIONS_ATTRIBUTE in root.attributes
+    )
+    declared = declaring_sidecar(source, is_native=is_native)
+    sidecar = sidecar_for_copy(target, declared, is_native=is_native)
     with _open(source, superblock, FILLS[0], mended) as file:
         judged = judge(items, _num_samples(file, items))
         written: list[str] = []
         whole = [episode.group for episode in judged if episode.is_whole]
         if whole:
-            with finished_file(target) as partial:
+            with sidecar_beside(target, sidecar), new_file(target) as partial:
                 _write(file, partial, items, judged)
                 _require_same(partial, items, whole)
-    copied = _copy_sidecar(source, target) if whole else ()
     return Salvaged(
         source,
         target if whole else None,
         tuple(_what_happened(superblock)),
         tuple(judged),
         tuple([*written, *_losses_elsewhere(items, judged)]),
-        copied,
+        (sidecar_of(target),) if whole and sidecar is not None else (),
     )
 
 
@@ -116,7 +123,7 @@ def _open(source: Path, superblock: Superblock, fill: int, mended: Mended) -> h5
         file = (
             h5py.File(PatchedFile(source, superblock, fill, mended.patches), "r")
             if is_patched
-            else h5py.File(source, "r", locking=False)
+            else h5py.File(source, "r", locking="best-effort")
         )
         file["/"]  # opening a file does not read its root
         return file
@@ -154,11 +161,17 @@ def _what_happened(superblock: Superblock) -> list[str]:
 
 
 def _num_samples(file: h5py.File, items: Mapping[str, Item]) -> dict[str, int]:
-    return {
-        path: int(file[path].attrs["num_samples"])
-        for path, item in items.items()
-        if path and item.is_group and "num_samples" in item.attributes
-    }
+    """How many actions each episode says it has; one that says no number has lost that."""
+    told: dict[str, int] = {}
+    for path, item in items.items():
+        if path and item.is_group and "num_samples" in item.attributes:
+            value = np.asarray(file[path].attrs["num_samples"])
+            if value.size == 1 and value.dtype.kind in "iu":
+                told[path] = int(value.reshape(-1)[0])
+            else:
+                found = f"{str(value)[:40]!r}"
+                item.faults.append(f"attribute 'num_samples' is {found}, not a whole number")
+    return told
 
 
 def _write(file: h5py.File, path: Path, items: Mapping[str, Item], judged: list[Judged]) -> None:
@@ -198,6 +211,8 @@ def _drop_from_masks(target: h5py.File, names: set[str]) -> None:
     if not isinstance(masks, h5py.Group):
         return
     for key in list(masks):
+        if not isinstance(masks[key], h5py.Dataset) or masks[key].dtype.kind not in "SO":
+            continue
         listed = masks[key][()]
         kept = [name for name in listed if name.decode() not in names]
         if len(kept) < len(listed):
@@ -231,14 +246,3 @@ def _losses_elsewhere(items: Mapping[str, Item], judged: list[Judged]) -> list[s
         if not any(path == group or path.startswith(f"{group}/") for group in groups)
         for loss in [*item.faults, *([f"{len(item.lost)} rows lost"] if item.lost else [])]
     ]
-
-
-def _copy_sidecar(source: Path, target: Path) -> tuple[Path, ...]:
-    """The file's conventions, if a person wrote them beside it."""
-    beside = source.with_name(source.name + SIDECAR_SUFFIX)
-    if not beside.is_file():
-        return ()
-    copied = target.with_name(target.name + SIDECAR_SUFFIX)
-    with finished_file(copied) as partial:
-        copyfile(beside, partial)
-    return (copied,)

@@ -37,6 +37,7 @@ def joints(tmp_path, conventions, make_episode):
     action = conventions.action.model_copy(
         update={
             "names": ("x", "y", "gripper"),
+            "units": ("m", "m", "1"),
             "references": ("absolute",) * 3,
             "low": (-9.0, -9.0, -1.0),
             "high": (9.0, 9.0, 1.0),
@@ -122,6 +123,60 @@ def test_changes_the_declaration_forbids_are_refused(joints, demos):
     with pytest.raises(UserError, match="Name the columns that are positions or joints"):
         relabel(joints, actions="delta")
     relabel(joints, actions="delta", pairs={"x": "x"})
+
+
+@pytest.mark.parametrize("change", ["delta", "next-state"])
+def test_columns_of_another_unit_or_frame_are_not_subtracted_or_exchanged(joints, change):
+    state = joints.conventions.state
+    for update, words in (
+        ({"units": ("mm", "m", "1")}, r"'x': found unit 'm'; expected 'mm'.*Map the columns"),
+        ({"units": ("unknown",) * 3}, r"'y': found unit 'm'; expected 'unknown'"),
+        ({"frame": "world"}, r"actions: found frame 'unknown'; expected 'world'.*correct the decl"),
+    ):
+        other = {"state": state.model_copy(update=update)}
+        joints.conventions = joints.conventions.model_copy(update=other)
+        with pytest.raises(UserError, match=words):
+            relabel(joints, actions=change)
+    alike = {"units": ("m", "mm", "1"), "frame": "unknown"}
+    joints.conventions = joints.conventions.model_copy(
+        update={"state": state.model_copy(update=alike)}
+    )
+    relabel(joints, actions=change, pairs={"x": "x"})
+    with pytest.raises(UserError, match=r"--actions"):
+        relabel(joints, instructions=["lift"] * 2, pairs={"x": "x"})
+
+
+def test_flipped_grippers_stay_in_their_flipped_range(tmp_path, conventions, make_episode):
+    (gripper,) = conventions.action.grippers
+    gripper = gripper.model_copy(update={"open_value": 1.0, "closed_value": 0.0})
+    update = {"grippers": (gripper,), "low": (-1.0, -1.0, 0.0), "high": (1.0, 1.0, 1.25)}
+    action = conventions.action.model_copy(update=update)
+    with EpisodeWriter(
+        tmp_path / "a.hdf5", conventions.model_copy(update={"action": action})
+    ) as writer:
+        episode = make_episode(num_steps=6)
+        episode["actions"][:, 2] = np.linspace(0, 1.25, 6)
+        writer.add(**episode)
+    flipped = relabel(open_dataset(tmp_path / "a.hdf5"), gripper="flip")
+    spec = flipped.conventions.action
+    assert (spec.low[2], spec.high[2]) == (-0.25, 1.0)
+    values = flipped[0].actions()[:, 2]
+    assert (values.min(), values.max()) == (-0.25, 1.0)
+
+
+def test_a_table_may_name_its_columns_and_an_empty_sentence_is_no_sentence(
+    joints, tmp_path, robot_data
+):
+    (tmp_path / "a.csv").write_text("name,text\n\npick_up_the-cup_demo.hdf5,lift\n")
+    assert from_table(joints, tmp_path / "a.csv") == ["lift", "lift"]
+    (tmp_path / "b.csv").write_text("label,text\n")
+    with pytest.raises(UserError, match="the episode 'label'"):
+        from_table(joints, tmp_path / "b.csv")
+    source, new = tmp_path / "pick_up_the-cup_demo.hdf5", tmp_path / "new.hdf5"
+    code, _, err = robot_data("relabel", source, new, "--gripper", "binarize", "--text", "")
+    assert (code, "Give every episode a sentence" in err, new.exists()) == (2, True, False)
+    code, _, err = robot_data("relabel", source, new, "--gripper", "flip", "--pair", "x=x")
+    assert (code, "--actions" in err, new.exists()) == (2, True, False)
 
 
 def test_lerobot_statistics_are_exact(demos):
