@@ -21,7 +21,7 @@ COMES_WITH = {"click": "typer", "httpx2": "huggingface_hub", "packaging": "pytes
 # Modules of benchmarks/, found because Python puts a script's own folder on the path.
 BESIDE_A_SCRIPT = {"cpu_clock", "index_speed", "peers", "pi0_gpu", "pi0_sizes", "repack_speed"}
 # The code compared with: in its own environment (peers/lerobot.sh), or without dependencies.
-PEERS = {"lerobot", "robomimic"}
+PEERS = {"lerobot", "mani_skill", "robomimic", "robosuite"}
 # Tools that are run, not imported (fsspec finds aiohttp), and what torch imports for us.
 RUN_BY_NAME = {"aiohttp", "codespell", "mypy", "pytest-timeout", "ruff", "types-PyYAML"}
 IMPORTED_BY_TORCH = {"tensorboard"}
