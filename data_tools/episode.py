@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -117,6 +117,78 @@ class Episode(Protocol):
 
     def observation(self, step: int, cameras: Sequence[str]) -> Observation:
         """The observation just before action `step`, with these cameras only."""
+
+
+@runtime_checkable
+class StoresJpeg(Protocol):
+    """An episode whose frames may lie on disk as JPEG, RGB and upright."""
+
+    def jpeg(self, camera: str, step: int) -> bytes | None:
+        """The JPEG of which `image` is the decoding; None when the frame is stored otherwise."""
+
+
+class EpisodeView:
+    """An `Episode` that is another one, but for what a subclass says otherwise.
+
+    Args:
+        episode: the other one.
+    """
+
+    def __init__(self, episode: Episode) -> None:
+        self._episode = episode
+
+    @property
+    def name(self) -> str:
+        """Where the episode is."""
+        return self._episode.name
+
+    @property
+    def num_steps(self) -> int:
+        """T, the number of actions."""
+        return self._episode.num_steps
+
+    @property
+    def instruction(self) -> str:
+        """The task as a sentence."""
+        return self._episode.instruction
+
+    @property
+    def is_success(self) -> bool | None:
+        """Whether the episode reached its goal; None when nobody recorded it."""
+        return self._episode.is_success
+
+    @property
+    def attributes(self) -> Mapping[str, object]:
+        """Everything else recorded about the episode."""
+        return self._episode.attributes
+
+    def state(self) -> npt.NDArray[np.float32]:
+        """float32[t, s], the state at every step."""
+        return self._episode.state()
+
+    def actions(self) -> npt.NDArray[np.float32]:
+        """float32[t, a], the action taken at every step."""
+        return self._episode.actions()
+
+    def times(self) -> npt.NDArray[np.float64] | None:
+        """float64[t], seconds of each step since the first; None where nothing recorded them."""
+        return self._episode.times()
+
+    def starts(self) -> npt.NDArray[np.int64]:
+        """int64[n], the steps at which a training window may start."""
+        return self._episode.starts()
+
+    def image(self, camera: str, step: int) -> npt.NDArray[np.uint8]:
+        """uint8[y, x, 3], RGB, upright; decodes this one frame and no other."""
+        return self._episode.image(camera, step)
+
+    def stored_frames(self, camera: str) -> StoredFrames:
+        """How the frames of this camera lie on disk; KeyError when there is no such camera."""
+        return self._episode.stored_frames(camera)
+
+    def observation(self, step: int, cameras: Sequence[str]) -> Observation:
+        """The observation just before action `step`, with these cameras only."""
+        return self._episode.observation(step, cameras)
 
 
 class Dataset(Protocol):

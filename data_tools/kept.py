@@ -1,15 +1,14 @@
 """A dataset whose training windows start only where a keep-file allows."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from data_tools.conventions import Conventions
-from data_tools.episode import Dataset, Episode, Inspected, Observation, StoredFrames
-from data_tools.rewrite.edited import StoresJpeg
+from data_tools.episode import Dataset, Episode, EpisodeView, Inspected, StoresJpeg
 
 
 class KeptDataset:
@@ -54,67 +53,18 @@ class KeptDataset:
         return KeptEpisode(self._dataset[place], self._starts[place])
 
 
-class KeptEpisode:
-    """A whole episode of which only some steps may start a window: an `Episode`."""
+class KeptEpisode(EpisodeView):
+    """A whole episode of which only some steps may start a window."""
 
     def __init__(self, episode: Episode, starts: npt.NDArray[np.int64]) -> None:
-        self._episode = episode
+        super().__init__(episode)
         self._starts = starts
-
-    @property
-    def name(self) -> str:
-        """Where the episode is."""
-        return self._episode.name
-
-    @property
-    def num_steps(self) -> int:
-        """T, the number of actions, starts or not."""
-        return self._episode.num_steps
-
-    @property
-    def instruction(self) -> str:
-        """The task as a sentence."""
-        return self._episode.instruction
-
-    @property
-    def is_success(self) -> bool | None:
-        """Whether the episode reached its goal; None when nobody recorded it."""
-        return self._episode.is_success
-
-    @property
-    def attributes(self) -> Mapping[str, object]:
-        """Everything else recorded about the episode."""
-        return self._episode.attributes
-
-    def state(self) -> npt.NDArray[np.float32]:
-        """float32[t, s], the state at every step."""
-        return self._episode.state()
-
-    def actions(self) -> npt.NDArray[np.float32]:
-        """float32[t, a], the action taken at every step."""
-        return self._episode.actions()
-
-    def times(self) -> npt.NDArray[np.float64] | None:
-        """float64[t], seconds of each step since the first; None where nothing recorded them."""
-        return self._episode.times()
 
     def starts(self) -> npt.NDArray[np.int64]:
         """int64[n], the steps that the keep-file allows."""
         return self._starts
 
-    def image(self, camera: str, step: int) -> npt.NDArray[np.uint8]:
-        """uint8[y, x, 3], RGB, upright; decodes this one frame and no other."""
-        return self._episode.image(camera, step)
-
     def jpeg(self, camera: str, step: int) -> bytes | None:
         """The stored JPEG whose decoding is `image(camera, step)`; None when there is none."""
         episode = self._episode
         return episode.jpeg(camera, step) if isinstance(episode, StoresJpeg) else None
-
-    def stored_frames(self, camera: str) -> StoredFrames:
-        """How the frames of this camera lie on disk; KeyError when there is no such camera."""
-        return self._episode.stored_frames(camera)
-
-    def observation(self, step: int, cameras: Sequence[str]) -> Observation:
-        """The observation just before action `step`, with these cameras only."""
-        return self._episode.observation(step, cameras)

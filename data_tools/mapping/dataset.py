@@ -1,14 +1,15 @@
 """MappedDataset: a dataset as another declares its cameras and columns; a view, no copy."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from data_tools.conventions import Conventions
-from data_tools.episode import Dataset, Episode, Inspected, Observation, StoredFrames
+from data_tools.episode import Dataset, Episode, EpisodeView, Inspected, Observation, StoredFrames
 from data_tools.frames.resizing import resize_center_pad
 from data_tools.mapping.columns import map_columns
 from data_tools.mapping.conventions import Columns, Mapped, mapped
@@ -62,37 +63,12 @@ class MappedDataset:
         return MappedEpisode(self._dataset[index], self._mapped)
 
 
-class MappedEpisode:
-    """An `Episode` as the target declares it."""
+class MappedEpisode(EpisodeView):
+    """An episode as the target declares it."""
 
     def __init__(self, episode: Episode, how: Mapped) -> None:
-        self._episode = episode
+        super().__init__(episode)
         self._how = how
-
-    @property
-    def name(self) -> str:
-        """Where the episode is."""
-        return self._episode.name
-
-    @property
-    def num_steps(self) -> int:
-        """T, the number of actions."""
-        return self._episode.num_steps
-
-    @property
-    def instruction(self) -> str:
-        """The task as a sentence."""
-        return self._episode.instruction
-
-    @property
-    def is_success(self) -> bool | None:
-        """Whether the episode reached its goal; None when nobody recorded it."""
-        return self._episode.is_success
-
-    @property
-    def attributes(self) -> Mapping[str, object]:
-        """Everything else recorded about the episode."""
-        return self._episode.attributes
 
     def state(self) -> npt.NDArray[np.float32]:
         """float32[t, s], the state at every step, columns as the target's."""
@@ -101,14 +77,6 @@ class MappedEpisode:
     def actions(self) -> npt.NDArray[np.float32]:
         """float32[t, a], the action taken at every step, columns as the target's."""
         return _mapped_columns(self._episode.actions(), self._how.action)
-
-    def times(self) -> npt.NDArray[np.float64] | None:
-        """float64[t], seconds of each step since the first; None where nothing recorded them."""
-        return self._episode.times()
-
-    def starts(self) -> npt.NDArray[np.int64]:
-        """int64[n], the steps at which a training window may start."""
-        return self._episode.starts()
 
     def image(self, camera: str, step: int) -> npt.NDArray[np.uint8]:
         """uint8[y, x, 3], RGB, upright, of the target's size: whole, on black; decodes one frame.
@@ -127,9 +95,9 @@ class MappedEpisode:
 
     def observation(self, step: int, cameras: Sequence[str]) -> Observation:
         """The observation just before action `step`, with these cameras only."""
+        seen = self._episode.observation(step, ())  # whose instruction may be the step's own
         images = {camera: self.image(camera, step) for camera in cameras}
-        state = _mapped_columns(self._episode.state()[step], self._how.state)
-        return Observation(images=images, state=state, instruction=self.instruction)
+        return replace(seen, images=images, state=_mapped_columns(seen.state, self._how.state))
 
 
 def _mapped_columns(values: npt.NDArray[np.float32], columns: Columns) -> npt.NDArray[np.float32]:

@@ -3,17 +3,17 @@
 Nothing is written and nothing is read before it is asked for; `convert` writes one to a file.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from data_tools.conventions import CameraSpec, Conventions
-from data_tools.episode import Dataset, Episode, Observation, StoredFrames
+from data_tools.episode import Dataset, Episode, EpisodeView, Observation, StoresJpeg
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.fingerprint import fingerprint
 from data_tools.frames.images import UndecodableFrameError
@@ -23,14 +23,6 @@ MAX_SIDE: Final = 8192
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Change = Callable[[npt.NDArray[np.floating], Floats], npt.NDArray[np.floating]]
-
-
-@runtime_checkable
-class StoresJpeg(Protocol):
-    """An episode whose frames may lie on disk as JPEG, RGB and upright."""
-
-    def jpeg(self, camera: str, step: int) -> bytes | None:
-        """The JPEG of which `image` is the decoding; None when the frame is stored otherwise."""
 
 
 @dataclass(frozen=True)
@@ -84,21 +76,16 @@ class EditedDataset:
         return fingerprint(self.conventions, (self[index] for index in range(len(self))))
 
 
-class EditedEpisode:
-    """An `Episode` that differs from another as its edit says."""
+class EditedEpisode(EpisodeView):
+    """An episode that differs from another as its edit says."""
 
     def __init__(self, episode: Episode, edit: Edit, conventions: Conventions) -> None:
-        self._episode = episode
+        super().__init__(episode)
         self._edit = edit
         self._conventions = conventions
         rows = np.arange(episode.num_steps) if edit.rows is None else edit.rows
         has_action = (rows + edit.align >= 0) & (rows + edit.align < episode.num_steps)
         self._rows: Rows = rows[has_action]
-
-    @property
-    def name(self) -> str:
-        """Where the episode that was edited is."""
-        return self._episode.name
 
     @property
     def num_steps(self) -> int:
@@ -109,16 +96,6 @@ class EditedEpisode:
     def instruction(self) -> str:
         """The task as a sentence."""
         return self._edit.instruction or self._episode.instruction
-
-    @property
-    def is_success(self) -> bool | None:
-        """Whether the episode reached its goal; None when nobody recorded it."""
-        return self._episode.is_success
-
-    @property
-    def attributes(self) -> Mapping[str, object]:
-        """Everything else recorded about the episode."""
-        return self._episode.attributes
 
     def times(self) -> npt.NDArray[np.float64] | None:
         """float64[t], seconds since the start at the rows kept; None where nothing records them."""
@@ -158,10 +135,6 @@ class EditedEpisode:
         if not is_same_size or not isinstance(self._episode, StoresJpeg):
             return None
         return self._episode.jpeg(camera, int(self._rows[step]))
-
-    def stored_frames(self, camera: str) -> StoredFrames:
-        """How the frames of this camera lie on disk, before the edit."""
-        return self._episode.stored_frames(camera)
 
     def observation(self, step: int, cameras: Sequence[str]) -> Observation:
         """The observation just before action `step`, with these cameras only."""

@@ -5,10 +5,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.episode import Episode
+from data_tools.episode import Episode, StoresJpeg
 from data_tools.errors import UserError, describe
 from data_tools.frames.images import encode_jpeg
-from data_tools.rewrite.edited import StoresJpeg
 
 DEFAULT_QUALITY: Final = 95
 

@@ -1,15 +1,17 @@
 """A mapped dataset says the same as the recorded one, in the words of another."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from data_tools.conventions import ActionSpec, CameraSpec, Conventions, GripperSpec, StateSpec
+from data_tools.episode import EpisodeView
 from data_tools.errors import UserError
 from data_tools.frames.resizing import resize_center_pad
 from data_tools.mapping.conventions import mapped
-from data_tools.mapping.dataset import MappedDataset
+from data_tools.mapping.dataset import MappedDataset, MappedEpisode
 from data_tools.mapping.mapping import ConventionsMapping, mapping_faults
 from data_tools.reader import open_dataset
 from data_tools.writer import EpisodeWriter
@@ -268,3 +270,21 @@ def test_a_missing_camera_must_be_said_to_be_missing():
     one = ConventionsMapping.model_validate({**MAPPING, "cameras": {"front": "agentview"}})
     told = faults_of(mapped(RECORDED, TARGET, one), absent=())
     assert "or null where it has none" in told
+
+
+class ToldAnew(EpisodeView):
+    """An episode whose sentence changes from step to step, as LeRobot's may."""
+
+    def observation(self, step, cameras):
+        return replace(self._episode.observation(step, cameras), instruction=f"sentence {step}")
+
+
+def test_the_sentence_of_a_step_stays_its_own(recorded):
+    how = mapped(recorded.conventions, TARGET, mapping())
+    seen, plain = (
+        MappedEpisode(episode, how).observation(2, ["front"])
+        for episode in (ToldAnew(recorded[0]), recorded[0])
+    )
+    assert (seen.instruction, plain.instruction) == ("sentence 2", recorded[0].instruction)
+    np.testing.assert_array_equal(seen.images["front"], plain.images["front"])
+    np.testing.assert_array_equal(seen.state, plain.state)
