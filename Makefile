@@ -32,11 +32,13 @@ else \
 fi
 endef
 
-# Other projects' readers, which tests read our files with. Without their dependencies: theirs would replace ours.
-PEER_READERS := robomimic minari termcolor
+# Other projects' readers and writers, which tests compare ours with. Without their dependencies: theirs would replace ours.
+PEERS := robomimic minari termcolor
 PEERS_INSTALLED := $(VENV)/.peers_installed
+SIMULATORS := robosuite mani_skill
+SIMULATORS_INSTALLED := $(VENV)/.simulators_installed
 
-.PHONY: help quickstart setup rendering compiler browser test check fuzz lint format lock clean
+.PHONY: help quickstart setup rendering compiler browser simulators test check fuzz lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,7 +71,7 @@ format: $(INSTALLED) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: $(INSTALLED) $(PEERS_INSTALLED) ## write the versions that are in .venv to constraints.txt (from a CPU build of torch)
+lock: $(INSTALLED) $(PEERS_INSTALLED) $(SIMULATORS_INSTALLED) ## write the versions that are in .venv to constraints.txt (from a CPU build of torch)
 	@{ echo "# Every version the tests passed with, rewritten by: make lock"; \
 	   $(BIN)/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/+[a-z0-9.]*$$//'; } > constraints.tmp
 	mv constraints.tmp constraints.txt
@@ -87,6 +89,8 @@ compiler: $(INSTALLED)
 browser: ## install Debian's Chromium, which the tests of HTML pages use if it is there
 	@command -v chromium > /dev/null || { $(call apt_install,$(BROWSER_PACKAGES)); }
 
+simulators: $(SIMULATORS_INSTALLED) ## install robosuite and ManiSkill (260 MB), whose recorders tests run if they are there
+
 $(BIN)/python:
 	@command -v $(PYTHON) > /dev/null || { $(call apt_install,python3.11 python3.11-venv); }
 	@$(PYTHON) -c "import ensurepip" 2> /dev/null || { $(call apt_install,python3.11-venv); }
@@ -97,5 +101,9 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(PEERS_INSTALLED): $(INSTALLED)
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt --no-deps $(PEER_READERS)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt --no-deps $(PEERS)
+	touch $@
+
+$(SIMULATORS_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt --no-deps $(SIMULATORS)
 	touch $@

@@ -17,7 +17,12 @@ PROJECT = PYPROJECT["project"]
 # An import's top-level name -> the distribution that brings it, where the two differ.
 DISTRIBUTION_OF = {"PIL": "pillow", "yaml": "pyyaml"}
 # Brought along, and pinned, by a dependency that cannot do without it.
-COMES_WITH = {"click": "typer", "httpx2": "huggingface_hub", "packaging": "pytest"}
+COMES_WITH = {
+    "click": "typer",
+    "httpx2": "huggingface_hub",
+    "packaging": "pytest",
+    "pydantic_core": "pydantic",
+}
 # Modules of benchmarks/, found because Python puts a script's own folder on the path.
 BESIDE_A_SCRIPT = {"cpu_clock", "index_speed", "peers", "pi0_gpu", "pi0_sizes", "repack_speed"}
 # The code compared with: in its own environment (peers/lerobot.sh), or without dependencies.
