@@ -208,6 +208,9 @@ class _Examination:
         )
         successes = {episode.name: episode.is_success for episode in self._episodes}
         yield from collection.check_successes(successes)
+        key = collection.LAST_REWARD
+        judged = [each for each in self._episodes if each.is_success and key in each.attributes]
+        yield from collection.check_rewards({e.name: e.attributes[key] for e in judged})
 
     def _numbers_together(self) -> Iterator[Finding]:
         declared, sample = self._declared, self._sample

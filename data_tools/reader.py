@@ -24,6 +24,7 @@ from data_tools.layouts.packed import EpisodeRecords, pack
 from data_tools.layouts.records import Scan
 from data_tools.layouts.sidecar import SIDECAR_SUFFIX
 from data_tools.layouts.texts import UnreadableFactError
+from data_tools.layouts.unusable import told_together
 from data_tools.layouts.walk import find_episodes
 from data_tools.lerobot import open_lerobot
 
@@ -103,6 +104,7 @@ def open_hdf5_files(
 ) -> Hdf5Dataset:
     """The episodes of these files, of which some were found in folders; else as `open_dataset`."""
     faults: list[str] = []
+    errors: list[UserError] = []
     found: dict[Path, FileScan] = {}
     stamps: dict[str, Stamp] = {}
     for path in files:
@@ -113,12 +115,13 @@ def open_hdf5_files(
         try:
             found[path] = _scan(path, top, mask, layout, allow_external_links, index)
         except UserError as error:
-            faults += error.faults
+            errors.append(error)
         except UnreadableFactError as error:  # of the first episode, which says what the file is
             expected, remedy = "facts in words, numbers or JSON", "Mend or delete it."
             faults.append(describe(str(path), str(error), expected, remedy))
         except UNREADABLE as error:
             faults.append(_damaged(path, error))
+    faults = [*told_together(errors), *faults]
     faults += _disagreements({path: scan.conventions for path, scan in found.items()})
     if mask is not None and found and not any(scan.episodes.groups for scan in found.values()):
         where = f"filter key {mask!r} of {len(found)} files, first {next(iter(found))}"

@@ -21,6 +21,8 @@ IDLE_COMMAND: Final = 1e-3
 IDLE_SPEED: Final = 0.015
 MAX_IDLE_SHARE: Final = 0.3
 MAX_IDLE_EPISODE: Final = 0.9
+# Where layouts that take success from the end of a recording keep the reward it ended with.
+LAST_REWARD: Final = "last_reward"
 
 DUPLICATE_EPISODE = Rule(
     name="duplicate_episode",
@@ -43,6 +45,16 @@ FAILED_EPISODES = Rule(
     sentence="Some episodes were judged failures: a policy learns to fail like them.",
     threshold="successes only",
     remedy="Leave them out with robot-data filter, unless they are meant.",
+)
+SUCCESS_WITHOUT_REWARD = Rule(
+    name="success_without_reward",
+    severity="warning",
+    sentence="Episodes count as successes because their last step is marked as done, and their "
+    "last reward is 0.",
+    threshold="a reward at the end of each success",
+    remedy="Ask how `dones` was made: robomimic's done_mode 1 and 2 mark the last step of "
+    "failures, too. Read success from the rewards then, by a sidecar's layout.success: "
+    "{dataset: rewards}, and leave failures out with robot-data filter.",
 )
 LENGTH_OUTLIER = Rule(
     name="length_outlier",
@@ -84,8 +96,8 @@ LARGER_THAN_MEMORY = Rule(
     remedy="Make them smaller with robot-data repack (JPEG), or train on a machine with more.",
 )
 RULES = (
-    *(DUPLICATE_EPISODE, NO_SUCCESS, FAILED_EPISODES, LENGTH_OUTLIER, IDLE_EPISODE, NO_OPS),
-    *(UNDECLARED, LARGER_THAN_MEMORY),
+    *(DUPLICATE_EPISODE, NO_SUCCESS, FAILED_EPISODES, SUCCESS_WITHOUT_REWARD, LENGTH_OUTLIER),
+    *(IDLE_EPISODE, NO_OPS, UNDECLARED, LARGER_THAN_MEMORY),
 )
 
 
@@ -123,6 +135,19 @@ def check_successes(successes: Mapping[str, bool | None]) -> Iterator[Finding]:
     elif failed:
         value = f"success False on {len(failed)} of {len(successes)} episodes, first {failed[0]}"
         yield FAILED_EPISODES.found(DATASET, value)
+
+
+def check_rewards(last_rewards: Mapping[str, object]) -> Iterator[Finding]:
+    """Successes that ended without a reward, told once.
+
+    Args:
+        last_rewards: episode name -> last reward, of the successes whose layout keeps rewards. Only
+            0 says something: a shaped reward is seldom that, and says nothing at its other values.
+    """
+    without = [name for name, reward in last_rewards.items() if reward == 0]
+    if without:
+        value = f"a last reward of 0 in {len(without)} of {len(last_rewards)} successes, "
+        yield SUCCESS_WITHOUT_REWARD.found(DATASET, f"{value}first {without[0]}")
 
 
 def check_lengths_together(lengths: Mapping[str, Sequence[tuple[str, int]]]) -> Iterator[Finding]:

@@ -51,9 +51,17 @@ UNREADABLE_CAMERA = Rule(
 CAMERA_NOT_READ = Rule(
     name="camera_not_read",
     severity="warning",
-    sentence="A feature of a LeRobot dataset looks like a camera and is not read as one.",
-    threshold="rows, columns and three colour channels",
-    remedy="Nothing, if it is a depth map or was left out on purpose.",
+    sentence="What looks like a camera is not stored as one is, and is left out.",
+    threshold="rows, columns and colour channels",
+    remedy="Nothing, if it is a depth map or was left out on purpose; else store it so.",
+)
+COLUMN_NOT_READ = Rule(
+    name="column_not_read",
+    severity="warning",
+    sentence="What lies where a layout looks for columns of numbers is not read as columns.",
+    threshold="numbers, one or one row of them a step",
+    remedy="Nothing, if no policy needs it. Booleans that a sidecar's layout.state (or .actions) "
+    "names are read as 0 and 1; anything else must be stored as numbers, one row a step.",
 )
 SURPLUS_BYTES = Rule(
     name="surplus_bytes",
@@ -72,5 +80,5 @@ MISSING_ENDS = Rule(
 RULES = (
     *(SURPLUS_BYTES, MISSING_ENDS),
     *(STALE_TOTAL, NUMBER_GAP, SLOW_CHUNKS, CORRECTED_CONVENTIONS, TRIMMED_ROWS),
-    *(UNREADABLE_CAMERA, CAMERA_NOT_READ),
+    *(UNREADABLE_CAMERA, CAMERA_NOT_READ, COLUMN_NOT_READ),
 )

@@ -13,9 +13,9 @@ from data_tools.conventions import Conventions
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.finding import Finding
 from data_tools.layouts import native
-from data_tools.layouts.evidence import OpenFile, claim, proof
+from data_tools.layouts.evidence import OpenFile, proof
 from data_tools.layouts.layout import Layout
-from data_tools.layouts.links import find_group, member_names
+from data_tools.layouts.links import find_group
 from data_tools.layouts.native import NATIVE_LAYOUT
 from data_tools.layouts.outside import Reach
 from data_tools.layouts.preset import Preset, presets
@@ -26,6 +26,7 @@ from data_tools.layouts.sidecar import (
     folder_sidecar_of,
     is_declared,
     is_there,
+    is_whole,
     merged,
     read_sidecar,
     require_known_layout,
@@ -35,6 +36,8 @@ from data_tools.layouts.sidecar import (
 from data_tools.layouts.survey import Survey, later_cameras, survey
 from data_tools.layouts.texts import attribute, attribute_text, fact, sentence
 from data_tools.layouts.undeclared import INSTRUCTION, Undeclared
+from data_tools.layouts.unread import unread
+from data_tools.layouts.unusable import Unusable, UnusableLayoutError, unrecognized
 from data_tools.layouts.walk import end_episodes
 
 
@@ -68,7 +71,8 @@ def detect(
     """The layout and conventions of an open file.
 
     A sidecar `<file>.conventions.yaml` is believed first, because a person wrote it for this file;
-    where the file's own attributes say otherwise, that is a warning. Then come those attributes.
+    where the file's own attributes say otherwise, that is a warning, and what it leaves open they
+    say. Then come those attributes alone.
     `conventions.yaml` in the same folder, or in the nearest one above it, speaks for files that
     have neither. Otherwise the one preset whose evidence the file shows says where things are and
     what they mean, with what the sidecar overrides.
@@ -98,24 +102,20 @@ def detect(
     sidecar = next((read_sidecar(p) for p in (own, of_folder) if is_there(p)), None)
     name = layout or (sidecar.preset if sidecar else "")
     if sidecar is not None and (name == NATIVE_LAYOUT.name or (root is not None and not name)):
-        declared = _declared(sidecar, reach.layout(sidecar, NATIVE_LAYOUT))
-        return replace(declared, warnings=_correction(root, declared) if root else ())
+        stored = _stored(root) if root is not None else None
+        declared = _declared(sidecar, reach.layout(sidecar, NATIVE_LAYOUT), stored)
+        return replace(declared, warnings=_correction(root, stored, declared) if root else ())
     if sidecar is not None and sidecar.layout is not None and not name:
         return _declared(sidecar, reach.layout(sidecar, None))
     preset, evidence = _preset_of(file, path, name, sidecar)
     if preset is None:
         if sidecar is None:
-            raise UserError(_unrecognized(OpenFile(file, path)))
+            raise UnusableLayoutError(unrecognized(OpenFile(file, path), top))
         return _declared(sidecar, reach.layout(None, NATIVE_LAYOUT))
     if preset.refusal:
-        raise UserError(
-            describe(
-                str(path),
-                f"{preset.title} ({'; '.join(evidence)})",
-                "episodes with observations",
-                preset.refusal,
-            )
-        )
+        found = f"{preset.title} ({'; '.join(evidence)})"
+        remedy, expected = preset.refusal, "episodes with observations"
+        raise UnusableLayoutError(Unusable(path, top, found, expected, remedy, remedy))
     return _from_preset(file, path, preset, evidence, sidecar, reach.layout(sidecar, preset.layout))
 
 
@@ -159,7 +159,8 @@ def _from_preset(
     first, last = end_episodes(file, path, layout)
     layout, is_silent = _with_sentences(first, path, layout)
     found = survey(first, path, layout)
-    warnings = (*found.warnings, *later_cameras(found, last, path, layout))
+    left_out = unread(first, path, layout, found.layout)
+    warnings = (*found.warnings, *later_cameras(found, last, path, layout), *left_out)
     overrides: Mapping[str, Any] = sidecar.overrides if sidecar else {}
     may_leave = layout.allow_external_links
     rate = fact(layout.rate, first, path, may_leave=may_leave) if layout.rate else None
@@ -229,9 +230,12 @@ def _template(preset: Preset, found: Survey, rate: object) -> tuple[dict[str, An
     }, open_places
 
 
-def _declared(sidecar: Sidecar, layout: Layout) -> Detected:
-    """What a sidecar declares completely, without a preset."""
-    conventions = conventions_from(str(sidecar.path), sidecar.overrides)
+def _declared(sidecar: Sidecar, layout: Layout, stored: Conventions | None = None) -> Detected:
+    """What a sidecar declares without a preset: completely, or over what the file itself stores."""
+    content = sidecar.overrides
+    if stored is not None and not is_whole(content):
+        content = merged(stored.model_dump(mode="json"), content)
+    conventions = conventions_from(str(sidecar.path), content)
     _require_known(str(sidecar.path), conventions)
     unknown = [name for name in layout.images if name not in conventions.camera_names]
     if unknown:
@@ -262,12 +266,18 @@ def _from_attributes(root: h5py.Group, path: Path, layout: Layout) -> Detected:
     return Detected(layout, conventions, (f"{root.name} has the attributes {attributes}",))
 
 
-def _correction(root: h5py.Group, declared: Detected) -> tuple[Finding, ...]:
-    """A warning when a file's sidecar says something else than the file's own attributes."""
+def _stored(root: h5py.Group) -> Conventions | None:
+    """What the file's own attributes declare; None where nobody can read it."""
     try:
-        stored = Conventions.model_validate_json(attribute_text(root, native.CONVENTIONS_ATTRIBUTE))
+        return Conventions.model_validate_json(attribute_text(root, native.CONVENTIONS_ATTRIBUTE))
     except ValidationError:
-        stored = None  # what nobody can read is corrected, too
+        return None
+
+
+def _correction(
+    root: h5py.Group, stored: Conventions | None, declared: Detected
+) -> tuple[Finding, ...]:
+    """A warning when a file's sidecar says something else than the file's own attributes."""
     if stored == declared.conventions:
         return ()
     corrected = CORRECTED_CONVENTIONS.found(
@@ -313,25 +323,3 @@ def _require_known(where: str, conventions: Conventions, told: tuple[Undeclared,
         where, found = f"{where}, control_hz", "unknown (null)"
         faults.append(describe(where, found, "control steps per second", remedy))
     raise_faults(faults)
-
-
-def _unrecognized(look: OpenFile) -> str:
-    """The sentence for a file of no known layout: what it has, and what comes nearest."""
-    failed = {
-        preset.name: [test for test in preset.evidence if proof(test, look) is None]
-        for preset in presets().values()
-    }
-    best = min(failed, key=lambda name: len(failed[name]) / len(presets()[name].evidence))
-    missing = "; ".join(claim(test) for test in failed[best])
-    expected = (
-        f"the marks of a known layout ({best} is nearest, but for: {missing}), the attribute "
-        f"{native.CONVENTIONS_ATTRIBUTE!r} on /{NATIVE_LAYOUT.root}, or a file "
-        f"{look.path.name}{SIDECAR_SUFFIX}"
-    )
-    remedy = (
-        f"Write {look.path.name}{SIDECAR_SUFFIX} beside it with the keys "
-        f"{[*Conventions.model_fields, 'layout']}: "
-        "nothing in the numbers says which way is open, up or absolute."
-    )
-    found = f"no conventions (root names {sorted(member_names(look.file))})"
-    return describe(str(look.path), found, expected, remedy)

@@ -35,6 +35,12 @@ class Absent(Declaration):
     absent: str = Field(description=PATH_HELP)
 
 
+class Empty(Declaration):
+    """Nothing is there, or a group with nothing in it."""
+
+    empty: str = Field(description=PATH_HELP)
+
+
 class HasAttribute(Declaration):
     """A group has an attribute, perhaps with this value."""
 
@@ -68,7 +74,7 @@ class IsArray(Declaration):
     )
 
 
-Test = Exists | Absent | HasAttribute | LacksAttribute | NamesMatch | IsArray
+Test = Exists | Absent | Empty | HasAttribute | LacksAttribute | NamesMatch | IsArray
 
 
 class OpenFile:
@@ -109,6 +115,10 @@ def proof(test: Test, file: OpenFile) -> str | None:
             return f"has {place}" if file.find(place) is not None else None
         case Absent(absent=place):
             return f"has no {place}" if file.find(place) is None else None
+        case Empty(empty=place):
+            found = file.find(place)
+            is_empty = found is None or (isinstance(found, h5py.Group) and not file.names(place))
+            return f"has nothing in {place}" if is_empty else None
         case HasAttribute():
             return _attribute_proof(test, file)
         case LacksAttribute(lacks_attribute=name, of=place):

@@ -38,7 +38,9 @@ control_hz: 10
 ```
 
 The camera name `*` speaks for every camera. One value stands for all columns of `units`,
-`references`, `low` and `high`. A layout's own parts are overridden with `preset`; our own
+`references`, `low` and `high`. Our own files declare themselves; a sidecar of one such file changes
+what it says and leaves the rest, or replaces the whole declaration where it says everything.
+A layout's own parts are overridden with `preset`; our own
 files have the layout `native`. A plain dataset name is a source without options:
 
 ```yaml

@@ -1,13 +1,14 @@
 """Sidecars: YAML beside the data that declares, or overrides, what the numbers mean."""
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from data_tools.conventions import ActionSpec, CameraSpec, Conventions, GripperSpec, StateSpec
 from data_tools.errors import UserError, describe, nearest
@@ -130,6 +131,15 @@ def conventions_from(where: str, content: Mapping[str, Any]) -> Conventions:
         raise UserError(validation_faults(where, error)) from error
 
 
+def is_whole(content: Mapping[str, Any]) -> bool:
+    """Whether a mapping has every key that conventions must have, whatever their values."""
+    try:
+        Conventions.model_validate(_spread(content))
+    except ValidationError as error:
+        return all(item["type"] != "missing" for item in error.errors())
+    return True
+
+
 def merged(template: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The template with the overrides put over it; cameras are matched by name.
 
@@ -159,10 +169,16 @@ def is_declared(place: str, overrides: Mapping[str, Any], cameras: list[str]) ->
 
 
 def validation_faults(where: str, error: ValidationError) -> list[str]:
-    """A sentence for each thing pydantic found wrong, with the nearest key for an unknown one."""
-    faults = []
+    """A sentence for each thing pydantic found wrong, with the nearest key for an unknown one.
+
+    What is not there at all is told in one.
+    """
+    lacking = [item for item in error.errors() if item["type"] == "missing"]
+    faults = [_lacking_fault(where, map(_place, lacking))] if lacking else []
     for item in error.errors():
-        place = ".".join(str(part) for part in item["loc"])
+        if item in lacking:
+            continue
+        place = _place(item)
         hint = (
             nearest(str(item["loc"][-1]), _KNOWN_KEYS) if item["type"] == "extra_forbidden" else ""
         )
@@ -178,6 +194,15 @@ def validation_faults(where: str, error: ValidationError) -> list[str]:
             )
         )
     return faults
+
+
+def _place(item: ErrorDetails) -> str:
+    return ".".join(str(part) for part in item["loc"])
+
+
+def _lacking_fault(where: str, places: Iterable[str]) -> str:
+    found = f"no {', '.join(places)}"
+    return describe(where, found, "each of them", "Write them: nothing else says what they are.")
 
 
 @lru_cache(maxsize=64)

@@ -102,7 +102,8 @@ class Streams:
         width = 0
         for source, key in zip(sources, keys, strict=True):
             dataset = self.dataset(key)
-            if dataset is None or not self.is_usable(dataset):
+            # Booleans are numbers where somebody asked for them: no pattern stands for any.
+            if dataset is None or not self.is_usable(dataset, kinds="fiub"):
                 continue
             width += self._columns(source, dataset)
             rows[dataset.name] = self._rows(source, dataset)
@@ -118,10 +119,10 @@ class Streams:
             self.fault(f"{self.where}, {what}", f"{width} columns", expected, remedy)
         return min(rows.values())
 
-    def is_usable(self, dataset: h5py.Dataset) -> bool:
-        """Whether a dataset holds stored numbers, one row a step; a fault when not."""
+    def is_usable(self, dataset: h5py.Dataset, *, kinds: str = "fiu") -> bool:
+        """Whether a dataset holds stored numbers of these kinds, one row a step; a fault if not."""
         where, shape = f"{self.where}, {dataset.name}", list(dataset.shape or ())
-        if dataset.dtype.kind not in "fiu" or len(shape) not in (1, 2):
+        if dataset.dtype.kind not in kinds or len(shape) not in (1, 2):
             found = f"{dataset.dtype}{shape}"
             self.fault(where, found, "numbers, one row a step", "Convert the dataset.")
             return False
@@ -212,7 +213,9 @@ class Streams:
             declared, stored = getattr(camera, name), attribute_text(dataset, name)
             if stored and stored != declared:
                 found = f"{name} {stored!r}, and {declared!r} in the conventions"
-                remedy = "Correct the one that is wrong."
+                remedy = (
+                    f"Correct the one that is wrong; the first is the dataset's attribute {name}."
+                )
                 self.fault(f"{self.where}, {place}", found, "the same in both", remedy)
 
     def _video_frames(self, camera: CameraSpec, place: Video) -> tuple[ImageSource | None, int]:

@@ -1,6 +1,5 @@
 """Survey: what the first episode of a file shows, so that a layout's patterns become names."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +8,13 @@ import h5py
 
 from data_tools.checks.headers import UNREADABLE_CAMERA
 from data_tools.errors import UserError, describe
-from data_tools.files.paths import natural_key
 from data_tools.finding import Finding
 from data_tools.frames.images import JPEG_START, PNG_START, UndecodableFrameError
 from data_tools.frames.videos import UndecodableVideoError, video_length_and_size
 from data_tools.layouts.frames import encoding_of, frame_bytes, frame_size
 from data_tools.layouts.layout import Layout, Source, Video
-from data_tools.layouts.links import find, find_dataset, find_group, has_known_type, member_names
+from data_tools.layouts.links import find, find_dataset, find_group, has_known_type
+from data_tools.layouts.patterns import datasets_below, image_keys
 from data_tools.layouts.texts import video_file
 
 # A robot of a hundred joints with all its readings has fewer; a damaged header claims any number.
@@ -63,11 +62,12 @@ def survey(group: h5py.Group, path: Path, layout: Layout) -> Survey:
         images[camera], sizes[camera] = found, size
     changes = {"state": tuple(state), "actions": tuple(actions), "images": images}
     state_paths = [layout.below_observations(source.dataset) for source in state]
+    action_paths = [source.dataset for source in actions]
     return Survey(
         layout=layout.model_copy(update=changes),
         state_names=tuple(_names(group, layout, state, state_paths)),
         state_units=tuple(_units(group, layout, state, state_paths)),
-        action_names=tuple(_names(group, layout, actions, [s.dataset for s in actions])),
+        action_names=tuple(_names(group, layout, actions, action_paths)),
         camera_sizes=sizes,
         warnings=tuple(warnings),
     )
@@ -97,33 +97,19 @@ def _members(
     above, _, last = key.rpartition("/")
     if last not in ("*", "**"):
         found = find(group, key, may_leave=layout.allow_external_links)
-        if not source.is_optional or (isinstance(found, h5py.Dataset) and _is_numeric(found)):
+        is_there = isinstance(found, h5py.Dataset) and _is_numeric(found, kinds="fiub")
+        if is_there or not source.is_optional:
             yield source
         return
     folder = find_group(group, above, may_leave=layout.allow_external_links)
     if folder is not None:
-        for name in sorted(_numeric_datasets(folder, is_deep=last == "**"), key=natural_key):
-            yield source.model_copy(update={"dataset": f"{above}/{name}"})
+        for name, dataset in datasets_below(folder, is_deep=last == "**"):
+            if has_known_type(dataset) and _is_numeric(dataset):
+                yield source.model_copy(update={"dataset": f"{above}/{name}"})
 
 
-def _numeric_datasets(folder: h5py.Group, *, is_deep: bool) -> list[str]:
-    names: list[str] = []
-
-    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if not isinstance(name, str):
-            member_names(item.parent)  # says which name is none
-        # Links are not followed here, and each object is met once: a circle cannot catch us.
-        is_here = is_deep or "/" not in name
-        is_dataset = is_here and isinstance(item, h5py.Dataset) and has_known_type(item)
-        if is_dataset and _is_numeric(item):
-            names.append(name)
-
-    folder.visititems(visit)
-    return names
-
-
-def _is_numeric(dataset: h5py.Dataset) -> bool:
-    is_table = dataset.ndim in (1, 2) and dataset.dtype.kind in "fiu"
+def _is_numeric(dataset: h5py.Dataset, kinds: str = "fiu") -> bool:
+    is_table = dataset.ndim in (1, 2) and dataset.dtype.kind in kinds
     is_table = is_table and (dataset.ndim == 1 or dataset.shape[1] <= MAX_COLUMNS)
     return is_table and not _holds_encoded_frames(dataset)
 
@@ -171,7 +157,7 @@ def _cameras(
 ) -> Iterator[tuple[str, str | Video, tuple[int, int]]]:
     """Every camera there is, with its place and size; a warning for frames that are none."""
     for name, place in layout.images.items():
-        for camera, key in _image_keys(group, layout, name, place):
+        for camera, key in image_keys(group, layout, name, place):
             try:
                 size = _size(group, path, layout, key)
             except (UndecodableFrameError, UndecodableVideoError) as error:
@@ -185,30 +171,6 @@ def _cameras(
                 continue
             if size is not None:
                 yield camera, key, size
-
-
-def _image_keys(
-    group: h5py.Group, layout: Layout, name: str, place: str | Video
-) -> Iterator[tuple[str, str | Video]]:
-    """The camera names and places that one entry of `images` stands for."""
-    if isinstance(place, Video) or "*" not in place:
-        yield name, place
-        return
-    before, part, after = _split_at_star(layout.below_observations(place))
-    folder = find_group(group, before, may_leave=layout.allow_external_links)
-    pattern = re.compile(re.escape(part).replace(r"\*", "(.+)"))
-    for member in sorted(member_names(folder) if folder else (), key=natural_key):
-        matched = pattern.fullmatch(member)
-        if matched:
-            key = "/".join(filter(None, (before, member, after)))
-            yield name.replace("*", matched[1]), key if "/" in key else f"./{key}"
-
-
-def _split_at_star(path: str) -> tuple[str, str, str]:
-    """The parts of a path before, with and after its star."""
-    parts = path.split("/")
-    star = next(i for i, part in enumerate(parts) if "*" in part)
-    return "/".join(parts[:star]), parts[star], "/".join(parts[star + 1 :])
 
 
 def _size(

@@ -3,11 +3,18 @@
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import h5py
+import numpy as np
 
 from data_tools.errors import describe, raise_faults
 from data_tools.layouts.storage import storage_fault
+
+_REFERENCES: Final = {
+    "DIMENSION_LIST": "references to dimension scales (h5py's dims[i].detach_scale ends them)",
+    "REFERENCE_LIST": "references from what this is a dimension scale of",
+}
 
 
 @dataclass
@@ -115,27 +122,45 @@ def unwritten_faults(file: h5py.File, path: Path, tree: Tree) -> list[str]:
 
 
 def copy_attributes(source: h5py.HLObject, target: h5py.HLObject) -> None:
-    """Every attribute with its type and shape, as it is."""
+    """Every attribute as it is stored, bit for bit; one of that name that is there is replaced."""
     for name in source.attrs:
         stored = source.attrs.get_id(name)
-        value = source.attrs[name]
-        if isinstance(value, h5py.Empty):
-            target.attrs[name] = value
-        else:
-            target.attrs.create(name, value, shape=stored.shape, dtype=stored.dtype)
+        # A copy: a named type belongs to the source's file.
+        kind, space = stored.get_type().copy(), stored.get_space()
+        if name in target.attrs:
+            del target.attrs[name]
+        copy = h5py.h5a.create(target.id, stored.name, kind, space)
+        if space.get_simple_extent_npoints():
+            # As bare bytes, for numpy has no values of some types, and other values of others.
+            content = np.zeros(space.get_simple_extent_dims(), f"V{kind.get_size()}")
+            stored.read(content, mtype=kind)
+            copy.write(content, mtype=kind)
 
 
 def _attribute_faults(path: Path, place: str, item: h5py.HLObject) -> list[str]:
     return [
-        _fault(path, f"{place}, attribute {name!r}", "references")
+        _fault(path, f"{place}, attribute {name!r}", _REFERENCES.get(name, "references"))
         for name in item.attrs
-        if h5py.check_ref_dtype(item.attrs.get_id(name).dtype) is not None
+        if _holds_references(item.attrs.get_id(name).get_type())
     ]
+
+
+def _holds_references(kind: h5py.h5t.TypeID) -> bool:
+    """Whether values of a type are references, or have some inside, as dimension scales do."""
+    match kind.get_class():
+        case h5py.h5t.REFERENCE:
+            return True
+        case h5py.h5t.VLEN | h5py.h5t.ARRAY:
+            return _holds_references(kind.get_super())
+        case h5py.h5t.COMPOUND:
+            members = map(kind.get_member_type, range(kind.get_nmembers()))
+            return any(map(_holds_references, members))
+    return False
 
 
 def _broken_by_copying(item: h5py.HLObject) -> str:
     """What keeps a dataset, or what else is no group, from being copied; '' when nothing does."""
-    if not isinstance(item, h5py.Dataset) or h5py.check_ref_dtype(item.dtype) is not None:
+    if not isinstance(item, h5py.Dataset) or _holds_references(item.id.get_type()):
         return "references or a named type"
     if item.external is not None:
         return f"data stored in {[name for name, _, _ in item.external]}"

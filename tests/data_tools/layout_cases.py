@@ -155,7 +155,7 @@ CASES = (
 REFUSED = {
     kind: partial(unrendered.write, kind=kind)
     for kind in ("robosuite", "robomimic_unrendered", "robocasa_unrendered", "libero_unrendered")
-}
+} | {"maniskill_unrendered": maniskill.write_unrendered}
 
 
 def written(case: Case, folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """What ManiSkill's own recorder writes is read as the environment gave it."""
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.data_tools.fixtures import maniskill
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("mani_skill") is None,
-    reason="mani_skill is not installed: pip install --no-deps mani_skill",
+    reason="mani_skill is not installed: make simulators installs it",
 )
 PROGRAM = Path(__file__).with_name("maniskill_program.py")
 SIDECAR = {
@@ -24,7 +25,7 @@ SIDECAR = {
     "action": {"references": "delta"},
     "control_hz": 20,
 }
-PARTS = ("qpos", "qvel", "goal_pos", "tcp_pose")  # is_grasped is no number
+PARTS = ("qpos", "qvel", "goal_pos", "tcp_pose")  # is_grasped is a boolean
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,20 @@ def test_numbers_are_those_the_environment_gave(pictured):
         np.testing.assert_array_equal(episode.actions(), truth[f"{number}/actions"])
 
 
+def test_a_boolean_is_told_and_read_where_the_sidecar_names_it(pictured, tmp_path):
+    path, truth = pictured
+    warnings = open_dataset(path).inspected.warnings
+    (left_out,) = (warning for warning in warnings if warning.rule == "column_not_read")
+    assert left_out.where.endswith("traj_0/obs/extra/is_grasped")
+    shutil.copytree(path.parent, tmp_path / "named")
+    named = tmp_path / "named" / path.name
+    layout = SIDECAR["layout"] | {"state": ["obs/agent/*", "obs/extra/is_grasped"]}
+    sidecar = yaml.safe_dump(SIDECAR | {"layout": layout})
+    named.with_name(f"{path.name}.conventions.yaml").write_text(sidecar)
+    for number, episode in enumerate(open_dataset(named)):
+        np.testing.assert_array_equal(episode.state()[:, 18:], truth[f"{number}/is_grasped"])
+
+
 def test_frames_are_those_the_environment_gave(pictured):
     path, truth = pictured
     for number, episode in enumerate(open_dataset(path)):
@@ -87,9 +102,11 @@ def test_a_recording_of_states_alone_is_read(record):
 
 def test_a_recording_without_observations_is_refused(record):
     path, _ = record("none")
-    with pytest.raises(UserError, match=r"trajectory\.h5") as caught:
+    words = r"trajectories without observations.*mani_skill\.trajectory\.replay_trajectory .*rgb"
+    (path.parent / f"{path.name}.conventions.yaml").unlink()  # it names the layout with pictures
+    with pytest.raises(UserError, match=words) as caught:
         open_dataset(path)
-    assert all("traj_" in fault or "obs" in fault for fault in caught.value.faults)
+    assert len(caught.value.faults) == 1
 
 
 def test_our_fixture_has_the_shape_of_the_real_thing(pictured, tmp_path):

@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.slow,  # about fifteen seconds: the simulator is built four times
     pytest.mark.skipif(
         any(importlib.util.find_spec(name) is None for name in ("robosuite", "robomimic")),
-        reason="robosuite or robomimic is not installed: make test installs them",
+        reason="robosuite or robomimic is not installed: make simulators installs robosuite",
     ),
 ]
 PROGRAM = Path(__file__).with_name("robosuite_program.py")

@@ -1,0 +1,98 @@
+"""Unusable: files whose layout is not known or holds nothing to train on, told once for many."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_tools.conventions import Conventions
+from data_tools.errors import UserError, describe
+from data_tools.layouts import native
+from data_tools.layouts.evidence import OpenFile, claim, proof
+from data_tools.layouts.links import member_names
+from data_tools.layouts.native import NATIVE_LAYOUT
+from data_tools.layouts.preset import presets
+from data_tools.layouts.sidecar import FOLDER_SIDECAR, SIDECAR_SUFFIX
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A file that cannot be read for what it is.
+
+    Attributes:
+        path: the file.
+        top: the folder whose sidecar would speak for it.
+        found: what it shows.
+        expected: what files that are read show.
+        remedy: what to do about this file alone.
+        remedy_for_all: what to do about all such files below `top`.
+    """
+
+    path: Path
+    top: Path
+    found: str
+    expected: str
+    remedy: str
+    remedy_for_all: str
+
+
+class UnusableLayoutError(UserError):
+    """A file cannot be read for what it is.
+
+    Attributes:
+        file: which, and why.
+    """
+
+    def __init__(self, file: Unusable) -> None:
+        super().__init__(describe(str(file.path), file.found, file.expected, file.remedy))
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, Any]:
+        """Rebuild from the file, which the sentence alone would lose."""
+        return type(self), (self.file,)
+
+
+def unrecognized(look: OpenFile, top: Path) -> Unusable:
+    """A file of no known layout: what it has, and what comes nearest."""
+    failed = {
+        preset.name: [test for test in preset.evidence if proof(test, look) is None]
+        for preset in presets().values()
+    }
+    best = min(failed, key=lambda name: len(failed[name]) / len(presets()[name].evidence))
+    missing = "; ".join(claim(test) for test in failed[best])
+    expected = (
+        f"the marks of a known layout ({best} is nearest, but for: {missing}), the attribute "
+        f"{native.CONVENTIONS_ATTRIBUTE!r} on /{NATIVE_LAYOUT.root}, or a sidecar"
+    )
+    rest = (
+        f"with the keys {[*Conventions.model_fields, 'layout']}: "
+        "nothing in the numbers says which way is open, up or absolute."
+    )
+    return Unusable(
+        path=look.path,
+        top=top,
+        found=f"no conventions (root names {sorted(member_names(look.file))})",
+        expected=expected,
+        remedy=f"Write {look.path.name}{SIDECAR_SUFFIX} beside it {rest}",
+        remedy_for_all=f"Write {top / FOLDER_SIDECAR}, for all files below {top}, {rest}",
+    )
+
+
+def told_together(errors: Iterable[UserError]) -> list[str]:
+    """The faults of several files; those that are unusable in one way are told once, at the end."""
+    faults: list[str] = []
+    kinds: dict[tuple[Path, str], list[Unusable]] = {}
+    for error in errors:
+        if isinstance(error, UnusableLayoutError):
+            kinds.setdefault((error.file.top, error.file.expected), []).append(error.file)
+        else:
+            faults += error.faults
+    return [*faults, *map(_told, kinds.values())]
+
+
+def _told(alike: list[Unusable]) -> str:
+    first = alike[0]
+    if len(alike) == 1:
+        return describe(str(first.path), first.found, first.expected, first.remedy)
+    where = f"{first.path} and {len(alike) - 1} more files below {first.top}"
+    return describe(where, first.found, first.expected, first.remedy_for_all)
