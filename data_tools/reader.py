@@ -13,20 +13,20 @@ from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.files.hdf5 import Stamp, open_hdf5, stamp_of
 from data_tools.files.paths import HDF5_SUFFIXES, expand
 from data_tools.files.remote import RemotePath, path_of
-from data_tools.hdf5.dataset import UNREADABLE, Hdf5Dataset
-from data_tools.hdf5.index_cache import FileScan, IndexCache
+from data_tools.hdf5.links import find_dataset, find_group
 from data_tools.keep import read_keep, relative_names, require_fits, steps_of
 from data_tools.kept import KeptDataset
 from data_tools.layouts import undeclared
 from data_tools.layouts.detect import detect
-from data_tools.layouts.links import find_dataset, find_group
-from data_tools.layouts.packed import EpisodeRecords, pack
-from data_tools.layouts.records import Scan
 from data_tools.layouts.sidecar import SIDECAR_SUFFIX
 from data_tools.layouts.texts import UnreadableFactError
 from data_tools.layouts.unusable import told_together
-from data_tools.layouts.walk import find_episodes
 from data_tools.lerobot import open_lerobot
+from data_tools.reading.dataset import UNREADABLE, Hdf5Dataset
+from data_tools.reading.index_cache import FileScan, IndexCache
+from data_tools.reading.packed import EpisodeRecords, pack
+from data_tools.reading.records import Scan
+from data_tools.walks.walk import find_episodes
 
 LEROBOT_MARK = "meta/info.json"
 MASK_GROUP = "mask"

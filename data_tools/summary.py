@@ -8,7 +8,7 @@ from data_tools.episode import Dataset
 from data_tools.files.hdf5 import open_hdf5
 from data_tools.files.paths import HDF5_SUFFIXES
 from data_tools.files.remote import path_of
-from data_tools.layouts.outline import outline
+from data_tools.hdf5.outline import outline
 
 
 def summary(dataset: Dataset) -> dict[str, object]:

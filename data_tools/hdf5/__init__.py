@@ -1,1 +1,1 @@
-"""Episodes of HDF5 files as a dataset: what was found in them, its index, and the reads."""
+"""The objects of an HDF5 file, looked at before they are trusted: links, storage, attributes."""

@@ -12,10 +12,11 @@ from data_tools.checks.headers import CORRECTED_CONVENTIONS
 from data_tools.conventions import Conventions
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.finding import Finding
+from data_tools.hdf5.links import find_group
 from data_tools.layouts import native
 from data_tools.layouts.evidence import OpenFile, proof
+from data_tools.layouts.groups import end_episodes
 from data_tools.layouts.layout import Layout
-from data_tools.layouts.links import find_group
 from data_tools.layouts.native import NATIVE_LAYOUT
 from data_tools.layouts.outside import Reach
 from data_tools.layouts.preset import Preset, presets
@@ -38,7 +39,6 @@ from data_tools.layouts.texts import attribute, attribute_text, fact, sentence
 from data_tools.layouts.undeclared import INSTRUCTION, Undeclared
 from data_tools.layouts.unread import unread
 from data_tools.layouts.unusable import Unusable, UnusableLayoutError, unrecognized
-from data_tools.layouts.walk import end_episodes
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue
 
 from data_tools.conventions import Declaration
 from data_tools.files.paths import natural_key
-from data_tools.layouts.links import find, member_names
+from data_tools.hdf5.links import find, member_names
 from data_tools.layouts.texts import (
     UnreadableFactError,
     attribute_text,

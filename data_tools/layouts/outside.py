@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_tools.errors import describe, raise_faults
+from data_tools.hdf5.links import PERMISSION
 from data_tools.layouts.layout import Layout
-from data_tools.layouts.links import PERMISSION
 from data_tools.layouts.sidecar import Sidecar, layout_of
 
 

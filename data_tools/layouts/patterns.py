@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import h5py
 
 from data_tools.files.paths import natural_key
+from data_tools.hdf5.links import find_group, member_names
 from data_tools.layouts.layout import Layout, Video
-from data_tools.layouts.links import find_group, member_names
 
 
 def datasets_below(folder: h5py.Group, *, is_deep: bool) -> list[tuple[str, h5py.Dataset]]:

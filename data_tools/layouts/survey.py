@@ -11,9 +11,9 @@ from data_tools.errors import UserError, describe
 from data_tools.finding import Finding
 from data_tools.frames.images import JPEG_START, PNG_START, UndecodableFrameError
 from data_tools.frames.videos import UndecodableVideoError, video_length_and_size
-from data_tools.layouts.frames import encoding_of, frame_bytes, frame_size
+from data_tools.hdf5.frames import encoding_of, frame_bytes, frame_size
+from data_tools.hdf5.links import find, find_dataset, find_group, has_known_type
 from data_tools.layouts.layout import Layout, Source, Video
-from data_tools.layouts.links import find, find_dataset, find_group, has_known_type
 from data_tools.layouts.patterns import datasets_below, image_keys
 from data_tools.layouts.texts import video_file
 

@@ -11,11 +11,11 @@ import h5py
 import numpy as np
 
 from data_tools.errors import UserError, describe
-from data_tools.layouts.header_attributes import plain_attribute, require_sound_texts
+from data_tools.hdf5.header_attributes import plain_attribute, require_sound_texts
+from data_tools.hdf5.links import PERMISSION, find_dataset
+from data_tools.hdf5.storage import MAX_TEXT_BYTES, require_sound_heap, storage_fault
 from data_tools.layouts.layout import Video
-from data_tools.layouts.links import PERMISSION, find_dataset
 from data_tools.layouts.places import FixedText, InAttribute, InDataset, InJsonFile, InPath, Place
-from data_tools.layouts.storage import MAX_TEXT_BYTES, require_sound_heap, storage_fault
 
 MAX_JSON_FILE_BYTES = 256 << 20
 _TRUE = {"true", "success", "successful", "1", "yes"}

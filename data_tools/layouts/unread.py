@@ -8,8 +8,8 @@ import h5py
 
 from data_tools.checks.headers import CAMERA_NOT_READ, COLUMN_NOT_READ
 from data_tools.finding import Finding
+from data_tools.hdf5.links import find, find_group, has_known_type
 from data_tools.layouts.layout import Layout
-from data_tools.layouts.links import find, find_group, has_known_type
 from data_tools.layouts.patterns import datasets_below, image_keys
 
 # Smaller than any picture, and larger than the matrix of a pose.

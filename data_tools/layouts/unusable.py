@@ -7,9 +7,9 @@ from typing import Any
 
 from data_tools.conventions import Conventions
 from data_tools.errors import UserError, describe
+from data_tools.hdf5.links import member_names
 from data_tools.layouts import native
 from data_tools.layouts.evidence import OpenFile, claim, proof
-from data_tools.layouts.links import member_names
 from data_tools.layouts.native import NATIVE_LAYOUT
 from data_tools.layouts.preset import presets
 from data_tools.layouts.sidecar import FOLDER_SIDECAR, SIDECAR_SUFFIX

@@ -10,8 +10,8 @@ import numpy as np
 
 from data_tools.errors import UserError
 from data_tools.files.hdf5 import PARTIAL_SUFFIX, open_hdf5
-from data_tools.hdf5.dataset import Hdf5Dataset
 from data_tools.layouts.native import NATIVE_LAYOUT
+from data_tools.reading.dataset import Hdf5Dataset
 from data_tools.rewrite.demo_files import demo_name
 from data_tools.rewrite.merge import merge
 

@@ -8,8 +8,8 @@ import h5py
 
 from data_tools.episode import Dataset
 from data_tools.files.hdf5 import open_hdf5
-from data_tools.hdf5.dataset import Hdf5Dataset
-from data_tools.layouts.records import EpisodeRecord
+from data_tools.reading.dataset import Hdf5Dataset
+from data_tools.reading.records import EpisodeRecord
 from data_tools.rewrite.encoding import DEFAULT_QUALITY
 
 MAX_TOLD: Final = 20

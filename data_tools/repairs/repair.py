@@ -34,7 +34,7 @@ from data_tools.checks.rotations import (
 from data_tools.episode import Dataset
 from data_tools.errors import describe, raise_faults
 from data_tools.finding import Finding, Rule
-from data_tools.hdf5.dataset import Hdf5Dataset
+from data_tools.reading.dataset import Hdf5Dataset
 from data_tools.repairs.joined import one_file
 from data_tools.repairs.losses import losses
 from data_tools.repairs.tree_edits import Mend, Signs

@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from data_tools.checks.instructions import single_spaced
 from data_tools.checks.roles import Quaternion
+from data_tools.hdf5.links import find_dataset, find_group
 from data_tools.layouts import native
 from data_tools.layouts.layout import Layout
-from data_tools.layouts.links import find_dataset, find_group
 from data_tools.layouts.places import InAttribute, InDataset
-from data_tools.layouts.records import EpisodeRecord
 from data_tools.layouts.texts import sentence
+from data_tools.reading.records import EpisodeRecord
 from data_tools.rewrite.encoding import DEFAULT_QUALITY
 from data_tools.rewrite.frame_storage import find_frames, write_frames
 from data_tools.rewrite.tree import copy_attributes

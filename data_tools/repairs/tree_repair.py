@@ -22,15 +22,14 @@ from data_tools.episode import Episode
 from data_tools.errors import UserError, describe, raise_faults
 from data_tools.files.hdf5 import open_hdf5
 from data_tools.finding import Finding
-from data_tools.hdf5.dataset import Hdf5Dataset
 from data_tools.layouts import native
 from data_tools.layouts.detect import detect
 from data_tools.layouts.layout import Layout
 from data_tools.layouts.places import InPath
-from data_tools.layouts.records import EpisodeRecord
 from data_tools.layouts.sidecar import read_sidecar, sidecar_of
-from data_tools.layouts.walk import find_episodes
 from data_tools.reader import open_dataset
+from data_tools.reading.dataset import Hdf5Dataset
+from data_tools.reading.records import EpisodeRecord
 from data_tools.repairs.tree_edits import (
     Mend,
     SignTurns,
@@ -47,6 +46,7 @@ from data_tools.rewrite.provenance import Provenance, write_provenance
 from data_tools.rewrite.sidecars import declares_itself, declaring_sidecar, sidecar_for_copy
 from data_tools.rewrite.tree import copy_attributes, read_tree
 from data_tools.rewrite.unfinished import Advance, Unfinished
+from data_tools.walks.walk import find_episodes
 
 # Name of an episode -> how it must be read from the copy; None where nobody has looked at it.
 Expected = Callable[[str], Episode | None]

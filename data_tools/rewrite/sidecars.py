@@ -8,8 +8,8 @@ import h5py
 
 from data_tools.errors import UserError, describe
 from data_tools.files.disk import finished_file
+from data_tools.hdf5.links import find_group
 from data_tools.layouts import native
-from data_tools.layouts.links import find_group
 from data_tools.layouts.native import NATIVE_LAYOUT
 from data_tools.layouts.sidecar import folder_sidecar_of, is_there, sidecar_of
 

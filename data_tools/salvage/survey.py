@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 
 from data_tools.frames.images import JPEG_START, PNG_START, UndecodableFrameError, decode_frame
-from data_tools.layouts.header_attributes import require_sound_texts
-from data_tools.layouts.storage import require_sound_heap
+from data_tools.hdf5.header_attributes import require_sound_texts
+from data_tools.hdf5.storage import require_sound_heap
 
 # What h5py and numpy raise about a damaged object.
 DAMAGE: Final = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)

@@ -57,7 +57,7 @@ def test_statistics_use_only_the_chosen_episodes(demos):
 
 def test_statistics_decode_no_image(demos, monkeypatch):
     dataset = open_dataset(demos)
-    monkeypatch.setattr("data_tools.hdf5.store.decode_frame", None)
+    monkeypatch.setattr("data_tools.reading.store.decode_frame", None)
     assert dataset_stats(dataset)["state"].dim == 3
 
 

@@ -4,8 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from data_tools.layouts.header_attributes import plain_attribute
-from data_tools.layouts.storage import MAX_TEXT_BYTES
+from data_tools.hdf5.header_attributes import plain_attribute
+from data_tools.hdf5.storage import MAX_TEXT_BYTES
 from data_tools.layouts.texts import attribute
 
 PLAIN = {

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
-import data_tools.hdf5.index_cache as index_cache
-from data_tools.layouts.packed import EpisodeRecords, pack
-from data_tools.layouts.walk import find_episodes
+import data_tools.reading.index_cache as index_cache
 from data_tools.reader import open_dataset
+from data_tools.reading.packed import EpisodeRecords, pack
+from data_tools.walks.walk import find_episodes
 from data_tools.writer import EpisodeWriter
 from tests.data_tools.fixtures import d4rl, droid, maniskill, native, robomimic
 

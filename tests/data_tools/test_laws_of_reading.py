@@ -7,9 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
-from data_tools.hdf5 import index_cache
 from data_tools.kept import KeptDataset
 from data_tools.reader import open_dataset
+from data_tools.reading import index_cache
 from data_tools.writer import EpisodeWriter
 
 

@@ -9,8 +9,8 @@ import yaml
 
 from data_tools.errors import UserError
 from data_tools.frames.videos import MAX_FORWARD_FRAMES, UndecodableVideoError, VideoFrames
-from data_tools.hdf5.store import MAX_OPEN_VIDEOS
 from data_tools.reader import open_dataset
+from data_tools.reading.store import MAX_OPEN_VIDEOS
 from tests.data_tools.fixtures import droid, robomimic, robomind
 from tests.data_tools.fixtures.contents import encoded, padded, scene, scenes, write_video
 

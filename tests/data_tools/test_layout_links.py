@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from data_tools.errors import UserError
-from data_tools.layouts.links import find
+from data_tools.hdf5.links import find
 from data_tools.reader import open_dataset
 from tests.data_tools.fixtures import droid, robomimic
 from tests.data_tools.fixtures.contents import state_rows

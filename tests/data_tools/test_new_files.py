@@ -98,8 +98,8 @@ def test_two_recordings_of_one_name_leave_both_readable(
 
 
 def test_no_one_else_can_look_into_the_folder_of_indices(demos, tmp_path, monkeypatch):
-    monkeypatch.setattr("data_tools.hdf5.index_cache.MIN_EPISODES", 1)
-    monkeypatch.setattr("data_tools.hdf5.index_cache.SETTLED_NS", 0)
+    monkeypatch.setattr("data_tools.reading.index_cache.MIN_EPISODES", 1)
+    monkeypatch.setattr("data_tools.reading.index_cache.SETTLED_NS", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     open_dataset(demos)
     (index,) = tmp_path.rglob("index")

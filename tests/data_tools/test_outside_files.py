@@ -64,8 +64,8 @@ def test_the_caller_allows_links_with_and_without_a_sidecar_that_asks(lift):
 
 
 def test_links_that_were_allowed_once_are_refused_the_next_time(lift, tmp_path, monkeypatch):
-    monkeypatch.setattr("data_tools.hdf5.index_cache.MIN_EPISODES", 1)
-    monkeypatch.setattr("data_tools.hdf5.index_cache.SETTLED_NS", 0)
+    monkeypatch.setattr("data_tools.reading.index_cache.MIN_EPISODES", 1)
+    monkeypatch.setattr("data_tools.reading.index_cache.SETTLED_NS", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     link_outside(lift)
     declare(lift)

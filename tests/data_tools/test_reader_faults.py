@@ -11,7 +11,7 @@ import yaml
 
 from data_tools.doctor import validate
 from data_tools.errors import UserError
-from data_tools.layouts.storage import storage_fault
+from data_tools.hdf5.storage import storage_fault
 from data_tools.mapping.dataset import MappedDataset
 from data_tools.mapping.mapping import ConventionsMapping
 from data_tools.reader import open_dataset

@@ -9,11 +9,11 @@ import numpy as np
 
 from data_tools.doctor import validate
 from data_tools.episode import Dataset, Episode
-from data_tools.hdf5.dataset import Hdf5Episode
-from data_tools.hdf5.store import row_of
 from data_tools.layouts.preset import presets
-from data_tools.layouts.records import ArraySource, EpisodeRecord
 from data_tools.lerobot.dataset import LeRobotEpisode
+from data_tools.reading.dataset import Hdf5Episode
+from data_tools.reading.records import ArraySource, EpisodeRecord
+from data_tools.reading.store import row_of
 from tests.data_tools.fuzz.touched import Touched
 
 

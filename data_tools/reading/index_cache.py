@@ -22,9 +22,9 @@ from pydantic import TypeAdapter
 from data_tools.conventions import Conventions
 from data_tools.errors import describe
 from data_tools.finding import Finding
-from data_tools.layouts.packed import PackedEpisodes, Plan
 from data_tools.layouts.sidecar import folder_sidecar_of, sidecar_of
 from data_tools.layouts.undeclared import Undeclared
+from data_tools.reading.packed import PackedEpisodes, Plan
 
 FORMAT: Final = "policy_ft index 1"
 FOLDER: Final = "policy_ft/index"

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from data_tools.files.cache import LruCache
-from data_tools.layouts.storage import (
+from data_tools.hdf5.storage import (
     IDENTIFIER_BYTES,
     UnsoundStorageError,
     has_known_sizes,

@@ -12,13 +12,13 @@ import numpy.typing as npt
 from data_tools.conventions import CameraSpec
 from data_tools.errors import describe, nearest
 from data_tools.frames.videos import UndecodableVideoError, video_length_and_size
+from data_tools.hdf5.frames import encoding_of
+from data_tools.hdf5.links import find_dataset, find_group
+from data_tools.hdf5.storage import storage_fault
 from data_tools.layouts import native
-from data_tools.layouts.frames import encoding_of
 from data_tools.layouts.layout import Layout, Source, Video
-from data_tools.layouts.links import find_dataset, find_group
-from data_tools.layouts.records import ArraySource, ColumnSource, ImageSource
-from data_tools.layouts.storage import storage_fault
 from data_tools.layouts.texts import attribute_text, video_file
+from data_tools.reading.records import ArraySource, ColumnSource, ImageSource
 
 # An episode of an hour at 50 Hz with 100 columns takes 72 MB; what claims 2 GiB is damaged.
 MAX_ARRAY_BYTES = 2 << 30

@@ -15,12 +15,10 @@ from data_tools.checks.headers import TRIMMED_ROWS
 from data_tools.conventions import Conventions
 from data_tools.errors import UserError
 from data_tools.finding import Finding
+from data_tools.hdf5.storage import storage_fault
 from data_tools.layouts import native
 from data_tools.layouts.layout import Layout
 from data_tools.layouts.places import Place
-from data_tools.layouts.records import ArraySource, ColumnSource, EpisodeRecord
-from data_tools.layouts.storage import storage_fault
-from data_tools.layouts.streams import TRIM_REMEDY, Streams
 from data_tools.layouts.texts import (
     UnreadableFactError,
     attribute,
@@ -29,6 +27,8 @@ from data_tools.layouts.texts import (
     sentence,
     truth,
 )
+from data_tools.reading.records import ArraySource, ColumnSource, EpisodeRecord
+from data_tools.walks.streams import TRIM_REMEDY, Streams
 
 
 class EpisodeWalk:

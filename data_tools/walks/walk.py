@@ -1,6 +1,5 @@
 """The walk over a file: every episode it holds, and every fault of its structure."""
 
-import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,19 +15,16 @@ from data_tools.checks.headers import (
     SURPLUS_BYTES,
 )
 from data_tools.conventions import Conventions
-from data_tools.errors import UserError, describe
-from data_tools.files.paths import natural_key
+from data_tools.errors import describe
 from data_tools.finding import Finding
+from data_tools.hdf5.links import find_dataset
+from data_tools.hdf5.storage import storage_fault, surplus_bytes
 from data_tools.layouts import native
-from data_tools.layouts.episode_walk import EpisodeWalk
+from data_tools.layouts.groups import episode_groups, no_episodes, root_of
 from data_tools.layouts.layout import Layout
-from data_tools.layouts.links import find_dataset, find_group, member_names
-from data_tools.layouts.records import Scan
-from data_tools.layouts.storage import storage_fault, surplus_bytes
 from data_tools.layouts.texts import attribute
-
-MISSING_REMEDY = "Correct the layout's key, or record it."
-MAX_ROWS = 1 << 31
+from data_tools.reading.records import Scan
+from data_tools.walks.episode_walk import EpisodeWalk
 
 
 def find_episodes(file: h5py.File, path: Path, layout: Layout, conventions: Conventions) -> Scan:
@@ -54,7 +50,7 @@ def find_episodes(file: h5py.File, path: Path, layout: Layout, conventions: Conv
         return scan
     names = []
     num_rows = 0
-    for name, group in [("", root)] if layout.episodes == "file" else _episodes(root, layout):
+    for name, group in [("", root)] if layout.episodes == "file" else episode_groups(root, layout):
         names.append(name)
         walk = EpisodeWalk(group, path, layout, conventions)
         record = walk.record()
@@ -65,58 +61,11 @@ def find_episodes(file: h5py.File, path: Path, layout: Layout, conventions: Conv
             num_rows += walk.num_action_rows
             scan.episodes.append(record)
     if not names:
-        scan.faults.append(_no_episodes(path, layout))
+        scan.faults.append(no_episodes(path, layout))
     if layout.episodes == "groups":
         scan.warnings += _header_warnings(path, root, names, num_rows, is_whole=not scan.faults)
     scan.warnings += _slow_chunks(file, path, scan)
     return scan
-
-
-def root_of(file: h5py.File, path: Path, layout: Layout) -> tuple[h5py.Group | None, str]:
-    """The group that holds the episodes, or the sentence that says it is not there."""
-    root = find_group(file, layout.root or "/", may_leave=layout.allow_external_links)
-    if root is not None:
-        return root, ""
-    found = f"the root names {sorted(member_names(file))}"
-    return None, describe(str(path), found, f"a group {layout.root!r}", MISSING_REMEDY)
-
-
-def end_episodes(file: h5py.File, path: Path, layout: Layout) -> tuple[h5py.Group, h5py.Group]:
-    """The groups of the first and the last episode.
-
-    Raises:
-        UserError: there is none.
-    """
-    root, fault = root_of(file, path, layout)
-    if root is None:
-        raise UserError(fault)
-    if layout.episodes != "groups":
-        return root, root
-    first = next(_episodes(root, layout), None)
-    last = next(_episodes(root, layout, is_reversed=True), None)
-    if first is None or last is None:
-        raise UserError(_no_episodes(path, layout))
-    return first[1], last[1]
-
-
-def _episodes(
-    root: h5py.Group, layout: Layout, *, is_reversed: bool = False
-) -> Iterator[tuple[str, h5py.Group]]:
-    """Name and group of each episode, demo_2 before demo_10, or the other way round."""
-    pattern = re.compile(layout.episode_names or ".*", flags=re.DOTALL)
-    names = sorted(filter(pattern.fullmatch, member_names(root)), key=natural_key)
-    above = root.name
-    for name in reversed(names) if is_reversed else names:
-        group = find_group(root, name, may_leave=layout.allow_external_links)
-        if group is not None:
-            # What a soft link leads to goes by the link's name.
-            yield name, group if group.name == posixpath.join(above, name) else root[name]
-
-
-def _no_episodes(path: Path, layout: Layout) -> str:
-    found = f"no episodes in the group {layout.root!r}"
-    expected = f"groups like {layout.episode_names or 'demo_0, demo_1, ...'}"
-    return describe(str(path), found, expected, "Record at least one episode.")
 
 
 def _walk_rows(

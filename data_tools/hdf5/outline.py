@@ -9,7 +9,7 @@ from rich.filesize import decimal
 
 from data_tools.errors import UserError
 from data_tools.files.paths import natural_key
-from data_tools.layouts.links import find, has_known_type, member_names
+from data_tools.hdf5.links import find, has_known_type, member_names
 
 MAX_LINES = 200
 MAX_DEPTH = 16

@@ -3,15 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from data_tools.conventions import CameraSpec
 from data_tools.finding import Finding
-
-Encoding = Literal["raw", "raw_chw", "rows", "variable", "video"]
+from data_tools.hdf5.frames import Encoding
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from data_tools.frames.images import (
     to_rgb_upright,
 )
 from data_tools.frames.videos import UndecodableVideoError, VideoFrames
-from data_tools.layouts.frames import frame_bytes
-from data_tools.layouts.records import ArraySource, ColumnSource, EpisodeRecord, ImageSource
-from data_tools.layouts.storage import require_chunk
+from data_tools.hdf5.frames import frame_bytes
+from data_tools.hdf5.storage import require_chunk
+from data_tools.reading.records import ArraySource, ColumnSource, EpisodeRecord, ImageSource
 
 ARRAY_CACHE_BYTES = 256 << 20
 MAX_OPEN_VIDEOS = 16

@@ -15,7 +15,7 @@ from typing import overload
 import numpy as np
 
 from data_tools.files.cache import LruCache
-from data_tools.layouts.records import ArraySource, ColumnSource, EpisodeRecord, ImageSource
+from data_tools.reading.records import ArraySource, ColumnSource, EpisodeRecord, ImageSource
 
 MAX_UNPACKED = 4096
 

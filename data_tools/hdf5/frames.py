@@ -1,14 +1,15 @@
 """How frames are stored in a dataset, told by its shape, its type and its first bytes."""
 
 import math
+from typing import Literal
 
 import h5py
 import numpy as np
 
 from data_tools.frames.images import encoded_size
-from data_tools.layouts.records import Encoding
-from data_tools.layouts.storage import require_sound_heap
+from data_tools.hdf5.storage import require_sound_heap
 
+Encoding = Literal["raw", "raw_chw", "rows", "variable", "video"]
 MAX_FRAME_BYTES = 256 << 20
 
 
