@@ -172,7 +172,8 @@ def split(
 def merge(files: LocalPaths, out: Out, layout: LayoutName = None) -> None:
     """Join files of data/demo_N episodes that declare the same into one."""
     dataset = open_dataset(files, layout=layout)
-    merge_files(dataset, out, files, layout)
+    with progress(f"{out.name}, episodes") as advance:
+        merge_files(dataset, out, files, layout, advance)
     sys.stdout.write(f"{out}: {len(dataset)} episodes\n")
 
 

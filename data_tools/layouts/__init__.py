@@ -1,5 +1,5 @@
-"""How robot data lies on disk: a preset a layout (YAML), evidence to tell them apart, one walker.
+"""How robot data lies on disk: a preset a layout (YAML), and the evidence that tells them apart.
 
-The walker turns any of them into `EpisodeRecord`s. The reader knows only records, so a new layout
-is a new file in `presets/`.
+A walk by the layout (`data_tools.walks`) turns any of them into `EpisodeRecord`s. The reader knows
+only records, so a new layout is a new file in `presets/`.
 """

@@ -19,7 +19,7 @@ from data_tools.layouts.native import NATIVE_LAYOUT
 from data_tools.rewrite.encoding import as_float32, jpeg_frames
 from data_tools.rewrite.provenance import Provenance, write_provenance
 from data_tools.rewrite.tree import copy_attributes
-from data_tools.rewrite.unfinished import Advance, Unfinished, require_room
+from data_tools.rewrite.unfinished import Advance, Unfinished, require_room, silently
 from data_tools.writer import EpisodeWriter
 
 FIRST_DEMO: Final = f"{NATIVE_LAYOUT.root}/demo_0"
@@ -61,7 +61,9 @@ def demo_name(episode: str) -> str | None:
     return match[1] if match else None
 
 
-def copy_demos(parts: Sequence[tuple[Path, Sequence[str]]], new: h5py.File) -> dict[str, str]:
+def copy_demos(
+    parts: Sequence[tuple[Path, Sequence[str]]], new: h5py.File, advance: Advance = silently
+) -> dict[str, str]:
     """Copy these groups of these files as data/demo_0, data/demo_1, ..., their chunks as they are.
 
     The root's attributes come from the first file, with `total` counted anew. A soft link becomes
@@ -71,7 +73,7 @@ def copy_demos(parts: Sequence[tuple[Path, Sequence[str]]], new: h5py.File) -> d
         '<file>:<group>' of each episode -> its new name, 'demo_0', ...
     """
     names: dict[str, str] = {}
-    total = 0
+    total, count = 0, sum(len(groups) for _, groups in parts)
     for path, groups in parts:
         with open_hdf5(path) as old:
             if not names:
@@ -81,6 +83,7 @@ def copy_demos(parts: Sequence[tuple[Path, Sequence[str]]], new: h5py.File) -> d
                 name = names[f"{path}:{group}"] = f"demo_{len(names)}"
                 old.copy(group, root, name, expand_soft=True)
                 total += len(root[name].get(NATIVE_LAYOUT.action_paths[0], ()))
+                advance(len(names), count)
     if total:
         root.attrs[native.TOTAL_ATTRIBUTE] = total
     return names

@@ -19,14 +19,18 @@ from data_tools.rewrite.edited import stored_cameras
 from data_tools.rewrite.provenance import provenance, write_provenance
 from data_tools.rewrite.sidecars import declares_itself, declaring_sidecar, sidecar_for_copy
 from data_tools.rewrite.tree import read_tree
-from data_tools.rewrite.unfinished import Unfinished
+from data_tools.rewrite.unfinished import Advance, Unfinished, silently
 
 MAX_MASK_BYTES: Final = 1 << 28
 CONVERT: Final = "Use robot-data convert --to native, which writes any layout into one file."
 
 
 def merge(
-    dataset: Dataset, target: Path, places: Sequence[Path] = (), layout: str | None = None
+    dataset: Dataset,
+    target: Path,
+    places: Sequence[Path] = (),
+    layout: str | None = None,
+    advance: Advance = silently,
 ) -> Path:
     """One file with the episodes of all files of a dataset, numbered demo_0, demo_1, ... in order.
 
@@ -40,6 +44,7 @@ def merge(
         target: the file to make.
         places: what the dataset was opened from, where folders are among it.
         layout: the name of the layout that it was opened as, if one was given.
+        advance: called with the number of episodes copied, and of all.
 
     Raises:
         UserError: the target or another declaration beside it exists, an episode is not a group
@@ -60,7 +65,7 @@ def merge(
     with work:
         whole = work.folder / "whole.hdf5"
         with h5py.File(whole, "w") as new:
-            names = copy_demos(list(groups.items()), new)
+            names = copy_demos(list(groups.items()), new, advance)
             for key, demos in _masks(groups, names).items():
                 new[f"mask/{key}"] = np.array(demos, dtype="S")
             write_provenance(new, made)
