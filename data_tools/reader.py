@@ -307,13 +307,14 @@ def _disagreements(declared: Mapping[Path, Conventions]) -> list[str]:
         if declared[path] is declared[first]:
             continue
         ours, theirs = _as_delivered(declared[path]), _as_delivered(declared[first])
-        faults += [
-            str(m) for m in compare(ours, theirs, found_name=str(path), expected_name=str(first))
-        ]
-        if ours.camera_names == theirs.camera_names and _sizes(ours) != _sizes(theirs):
+        if _sizes(ours) != _sizes(theirs):
             found, expected = repr(_sizes(ours)), f"{_sizes(theirs)!r} as {first} declares"
             remedy = "Open files with different cameras as two datasets, or resize the frames."
             faults.append(describe(f"{path}, cameras", found, expected, remedy))
+            ours = ours.model_copy(update={"cameras": theirs.cameras})
+        faults += [
+            str(m) for m in compare(ours, theirs, found_name=str(path), expected_name=str(first))
+        ]
     return faults
 
 

@@ -138,11 +138,11 @@ def read_groups(
     Raises:
         UserError: the file is damaged, or the columns take more.
     """
-    least = sum(_least_bytes(file.metadata.row_group(group), columns) for group in groups)
-    if least > max_bytes:
-        raise UserError(_too_large(path, least, max_bytes))
     parts, size = [], 0
     try:
+        least = sum(_least_bytes(file.metadata.row_group(group), columns) for group in groups)
+        if least > max_bytes:
+            raise UserError(_too_large(path, least, max_bytes))
         for part in file.iter_batches(BATCH_ROWS, groups, list(columns), use_threads=False):
             size += part.nbytes
             if size > max_bytes:

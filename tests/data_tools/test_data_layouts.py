@@ -5,6 +5,7 @@ import yaml
 
 from data_tools.errors import UserError
 from data_tools.reader import open_dataset
+from data_tools.writer import EpisodeWriter
 
 DECLARED = {
     "cameras": [{"name": "front", "height": 6, "width": 8}],
@@ -198,3 +199,27 @@ def test_headers_that_look_edited_are_warned_of(robomimic_file, frames):
     warnings = open_dataset(robomimic_file).inspected.warnings
     assert [warning.rule for warning in warnings] == ["stale_total", "number_gap", "slow_chunks"]
     assert "Rewrite the file with robot-data repack" in str(warnings[2])
+
+
+@pytest.mark.parametrize("lacking", ["a.hdf5", "b.hdf5"])
+def test_a_camera_that_one_file_of_a_folder_lacks_is_told_once(tmp_path, conventions, lacking):
+    front = conventions.model_copy(update={"cameras": conventions.cameras[:1]})
+    for name in ("a.hdf5", "b.hdf5"):
+        declared = front if name == lacking else conventions
+        with EpisodeWriter(tmp_path / name, declared) as writer:
+            writer.add(
+                images={
+                    each.name: np.zeros((4, each.height, each.width, 3), np.uint8)
+                    for each in declared.cameras
+                },
+                state=np.zeros((4, len(declared.state.names)), np.float32),
+                actions=np.zeros((4, len(declared.action.names)), np.float32),
+                instruction="push the block",
+                success=True,
+                attributes={},
+            )
+    with pytest.raises(UserError) as caught:
+        open_dataset(tmp_path)
+    (fault,) = caught.value.faults
+    assert "wrist" in fault
+    assert "Open files with different cameras as two datasets" in fault
