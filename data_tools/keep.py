@@ -34,7 +34,8 @@ class KeepRanges(Declaration):
             if ends != sorted(ends) or is_empty or min(ends, default=0) < 0:
                 raise ValueError(
                     f"episodes[{name!r}]: found {list(ranges)}; expected rising ranges "
-                    "[start, stop) that do not overlap. Make the file again with robot-data filter."
+                    "[start, stop) that do not overlap. Make the file again with the command that "
+                    "made it (robot-data filter or split)."
                 )
         return self
 
@@ -86,10 +87,10 @@ def read_keep(path: Path) -> KeepRanges:
     try:
         return KeepRanges.model_validate_json(path.read_bytes())
     except OSError as error:
-        remedy = "Correct the path, or make it with robot-data filter."
+        remedy = "Correct the path, or make it with robot-data filter or split."
         raise UserError(describe(str(path), str(error.strerror), "a keep-file", remedy)) from error
     except ValidationError as error:
-        remedy = "Make the file again with robot-data filter."
+        remedy = "Make the file again with robot-data filter or split."
         faults = [
             describe(
                 f"{path}, {'.'.join(map(str, item['loc']))}",
@@ -100,6 +101,23 @@ def read_keep(path: Path) -> KeepRanges:
             for item in error.errors()
         ]
         raise UserError(faults) from error
+
+
+def renamed(keep: KeepRanges, fingerprint: str, names: Sequence[str]) -> KeepRanges:
+    """The same ranges under the names that the episodes have now.
+
+    Where the fingerprint is the dataset's, its episodes are the same in the same order, whatever
+    their file or folder is called.
+
+    Args:
+        keep: as it was made.
+        fingerprint: of the dataset.
+        names: relative names of its episodes, in order.
+    """
+    if keep.fingerprint != fingerprint or len(keep.episodes) != len(names):
+        return keep
+    episodes = dict(zip(names, keep.episodes.values(), strict=True))
+    return keep.model_copy(update={"episodes": episodes})
 
 
 def require_fits(
@@ -113,7 +131,7 @@ def require_fits(
         fingerprint: of the dataset it is used with.
         lengths: relative name of each of its episodes to the number of steps.
     """
-    remedy = "Make the keep-file again for this dataset, with robot-data filter."
+    remedy = "Make the keep-file again for this dataset, with robot-data filter or split."
     faults = []
     if keep.fingerprint != fingerprint:
         found, expected = f"fingerprint {keep.fingerprint[:12]}", f"{fingerprint[:12]} of the data"

@@ -14,7 +14,7 @@ from data_tools.files.hdf5 import Stamp, open_hdf5, stamp_of
 from data_tools.files.paths import HDF5_SUFFIXES, expand
 from data_tools.files.remote import RemotePath, path_of
 from data_tools.hdf5.links import find_dataset, find_group
-from data_tools.keep import read_keep, relative_names, require_fits, steps_of
+from data_tools.keep import read_keep, relative_names, renamed, require_fits, steps_of
 from data_tools.kept import KeptDataset
 from data_tools.layouts import undeclared
 from data_tools.layouts.detect import detect
@@ -70,6 +70,9 @@ def open_dataset(
     """
     dataset: Dataset
     places = [path] if isinstance(path, str | Path) else path
+    if "" in places:
+        remedy = "Give a path; '.' is the folder you are in."
+        raise UserError(describe("path", "an empty text", "a file, a folder or a glob", remedy))
     lerobot = [place for place in map(path_of, places) if _is_lerobot(place)]
     if lerobot:
         _require_alone(lerobot[0], places, mask, layout, allow_external_links)
@@ -255,10 +258,10 @@ def _masked(file: h5py.File, path: Path, mask: str) -> set[str]:
 
 
 def _kept(dataset: Dataset, path: Path) -> KeptDataset:
-    keep = read_keep(path)
     episodes = [dataset[index] for index in range(len(dataset))]
     names = relative_names([episode.name for episode in episodes])
     lengths = {n: episode.num_steps for n, episode in zip(names, episodes, strict=True)}
+    keep = renamed(read_keep(path), dataset.fingerprint, names)
     require_fits(keep, path, dataset.fingerprint, lengths)
     kept = KeptDataset(dataset, [steps_of(keep.episodes.get(name, ())) for name in names])
     if not len(kept):

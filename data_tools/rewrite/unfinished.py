@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Final, Self, TextIO
 
 from data_tools.errors import UserError, describe, raise_faults
 from data_tools.files.disk import finished_file, flush_to_disk, give_name
@@ -33,6 +33,7 @@ SPARE_BYTES = 1 << 20
 WRITE_ERRORS = (OSError, RuntimeError)
 
 _UNFINISHED_SUFFIXES = (TEMPORARY_SUFFIX, PARTIAL_SUFFIX)
+MAX_TOLD: Final = 100
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 Advance = Callable[[int, int], None]
@@ -219,9 +220,23 @@ def _other_plan(path: Path, plan: Mapping[str, object]) -> list[str]:
         return [describe(str(path), found, "what the parts were made of", remedy)]
     remedy = "Give the command it was begun with to go on, or delete that folder to start again."
     return [
-        describe(
-            f"{path.parent}, {key}", json.dumps(begun.get(key)), json.dumps(plan.get(key)), remedy
-        )
-        for key in sorted({*begun, *plan})
-        if begun.get(key) != plan.get(key)
+        describe(f"{path.parent}, {key}", found, expected, remedy)
+        for key, found, expected in _differences(begun, plan)
     ]
+
+
+def _differences(
+    begun: Mapping[str, object], plan: Mapping[str, object], above: str = ""
+) -> Iterator[tuple[str, str, str]]:
+    """Key, with those above it, and both values of each part that differs."""
+    for key in sorted({*begun, *plan}):
+        old, new = begun.get(key), plan.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{above}{key}.")
+        elif old != new:
+            yield f"{above}{key}", _short(old), _short(new)
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= MAX_TOLD else f"{text[:MAX_TOLD]} ..."
