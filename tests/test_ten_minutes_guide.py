@@ -268,7 +268,7 @@ def test_the_guide_leads_from_files_to_a_policy(layout, run, tmp_path):
 
     inspected, declared, checked, fixed, *others = (each for each, _ in done)
     assert inspected.code == (2 if layout == "A layout of your own" else 0)
-    assert "demos/conventions.yaml" in inspected.text
+    assert "conventions.yaml" in inspected.text
     summary = json.loads(declared.text)
     assert (declared.code, summary["undeclared"]) == (0, [])
     assert summary["episodes"] == EPISODES

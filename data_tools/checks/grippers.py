@@ -200,7 +200,8 @@ def _check_polarity(
     state: int,
     commands: Sequence[FloatArray],
 ) -> Iterator[Finding]:
-    lags = range(_last_lag(declared.steps(TRAVEL_S)) + 1)
+    longest = max(recording.num_steps for recording in sample)
+    lags = range(min(_last_lag(declared.steps(TRAVEL_S)), longest) + 1)
     widths = [_width(recording.state[:, state], gripper) for recording in sample]
     found = [each for lag in lags if (each := _correlation(commands, widths, lag)) is not None]
     if found and min(found) < -MIN_CORRELATION and max(found) < MIN_CORRELATION:

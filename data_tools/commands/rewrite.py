@@ -107,7 +107,7 @@ def convert(
         str | None, typer.Option(help="Size of every frame: 224x224 (width x height).")
     ] = None,
     align: Annotated[
-        int, typer.Option(help="Pair the observation of step t with the action of step t + k.")
+        int, typer.Option(min=-1000, max=1000, help="Pair observation t with action t + k.")
     ] = 0,
     images: Annotated[
         LeRobotImages, typer.Option(help="In LeRobot folders: video is lossy, png is not.")

@@ -90,8 +90,8 @@ def salvage(
 ) -> None:
     """Copy the whole episodes of a damaged file, and say what was lost.
 
-    Exit code 0: nothing was lost. 1: something was, and what was whole is in the new file. 2: the
-    file cannot be read at all.
+    Exit code 0: nothing was lost. 1: something was, and what was whole is in the new file. 2:
+    nothing is whole, or the file cannot be read at all.
     """
     with _progress("reading") as advance:
         result = rescue(file, out, advance)
@@ -99,7 +99,9 @@ def salvage(
         sys.stdout.write(json.dumps(_salvage_json(result), indent=2) + "\n")
     else:
         _print_salvaged(result)
-    if not result.is_complete or result.written is None:
+    if result.written is None:
+        raise typer.Exit(2)
+    if not result.is_complete:
         raise typer.Exit(1)
 
 
@@ -110,11 +112,13 @@ def bench(
     workers: Annotated[
         int, typer.Option(min=1, max=64, help="Measure one process, then this many.")
     ] = 1,
-    horizon: Annotated[int, typer.Option(min=1, help="Actions of a sample, in steps.")] = 50,
+    horizon: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Actions of a sample, in steps.")
+    ] = 50,
     seconds: Annotated[
         float, typer.Option(min=0.05, max=600, help="Length of each measurement.")
     ] = 3.0,
-    seed: Annotated[int, typer.Option(help="Which random samples are read.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Which random samples are read.")] = 0,
     mask: Mask = None,
     layout: LayoutName = None,
     links: ExternalLinks = False,

@@ -1,13 +1,11 @@
 """relabel, statistics files, and the commands."""
 
 import json
-import sys
 
 import h5py
 import numpy as np
 import pytest
 
-from data_tools.cli import main
 from data_tools.errors import UserError
 from data_tools.reader import open_dataset
 from data_tools.rewrite.convert import convert
@@ -15,20 +13,6 @@ from data_tools.rewrite.relabel import from_attribute, from_name, from_table, re
 from data_tools.rewrite.stats_files import lerobot_stats
 from data_tools.stats import dataset_stats
 from data_tools.writer import EpisodeWriter
-
-
-@pytest.fixture
-def robot_data(monkeypatch, capsys):
-    """Runs `robot-data` with these arguments; gives exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["robot-data", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        return int(caught.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

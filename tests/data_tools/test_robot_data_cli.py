@@ -8,24 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
-from data_tools.cli import main
 from data_tools.reader import open_dataset
 from data_tools.stats import NormalizationStats, dataset_stats
 from tests.data_tools.fixtures import libero, libero_no_noops
-
-
-@pytest.fixture
-def robot_data(monkeypatch, capsys):
-    """Runs `robot-data` with these arguments; gives exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["robot-data", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        return int(caught.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def test_inspect_tells_what_a_file_holds(robot_data, demos):
