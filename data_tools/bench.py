@@ -16,7 +16,7 @@ from typing import Final
 import h5py
 import numpy as np
 
-from data_tools.conventions import Declaration
+from data_tools.declaration import Declaration
 from data_tools.episode import Dataset, Episode
 from data_tools.errors import UserError, describe
 from data_tools.files.hdf5 import open_hdf5

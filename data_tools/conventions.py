@@ -12,18 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
+from pydantic import AfterValidator, Field, StrictInt, model_validator
 
+from data_tools.declaration import Declaration, Number
 from data_tools.errors import UserError, describe
 
-
-class Declaration(BaseModel):
-    """A frozen record that refuses unknown keys; the base of every declaration.
-
-    Infinite numbers survive JSON, as the words "Infinity" and "-Infinity".
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+# No robot arm is commanded faster; what is above is a typing error or a damaged header.
+MAX_CONTROL_HZ = 10_000
 
 
 class CameraSpec(Declaration):
@@ -64,8 +59,8 @@ class GripperSpec(Declaration):
     """Which action column drives a gripper, and which value opens and closes it."""
 
     column: str = Field(description="Name of the action column.")
-    open_value: float = Field(description="The action value that opens the gripper fully.")
-    closed_value: float = Field(description="The action value that closes the gripper fully.")
+    open_value: Number = Field(description="The action value that opens the gripper fully.")
+    closed_value: Number = Field(description="The action value that closes the gripper fully.")
 
     @model_validator(mode="after")
     def _two_ends(self) -> Self:
@@ -92,10 +87,10 @@ class ActionSpec(Declaration):
         description="What each column is: delta (to the state when the action starts), absolute "
         "(a target), velocity, or unknown."
     )
-    low: tuple[float, ...] = Field(
+    low: tuple[Number, ...] = Field(
         description="Smallest legal value of each column; -infinity where none is known."
     )
-    high: tuple[float, ...] = Field(
+    high: tuple[Number, ...] = Field(
         description="Largest legal value of each column; infinity where none is known."
     )
     frame: str = Field(
@@ -149,15 +144,24 @@ class ActionSpec(Declaration):
                 yield describe("action.grippers", found, expected, remedy)
 
 
+def _require_possible_rate(control_hz: float) -> float:
+    if control_hz > MAX_CONTROL_HZ:
+        raise ValueError(f"at most {MAX_CONTROL_HZ} control steps per second")
+    return control_hz
+
+
+_Rate = Annotated[Number, Field(gt=0), AfterValidator(_require_possible_rate)]
+
+
 class Conventions(Declaration):
     """Everything a dataset, a policy or an environment declares about its inputs and outputs."""
 
     cameras: tuple[CameraSpec, ...] = Field(description="The cameras, in order.")
     state: StateSpec = Field(description="Layout of the state vector.")
     action: ActionSpec = Field(description="Layout of the action vector.")
-    control_hz: Annotated[float, Field(gt=0)] | None = Field(
-        description="Control steps per second; null where nobody knows, as in a checkpoint that "
-        "does not say."
+    control_hz: _Rate | None = Field(
+        description="Control steps per second, at most 10000; null where nobody knows, as in a "
+        "checkpoint that does not say."
     )
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from data_tools.conventions import Declaration
+from data_tools.declaration import Declaration
 from data_tools.errors import describe
 
 Severity = Literal["error", "warning"]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
-from data_tools.conventions import Declaration
+from data_tools.declaration import Declaration
 from data_tools.episode import Dataset
 from data_tools.errors import UserError, describe, raise_faults
 

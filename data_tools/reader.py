@@ -26,6 +26,7 @@ from data_tools.reading.dataset import UNREADABLE, Hdf5Dataset
 from data_tools.reading.index_cache import FileScan, IndexCache
 from data_tools.reading.packed import EpisodeRecords, pack
 from data_tools.reading.records import Scan
+from data_tools.walks.empty_places import empty_places
 from data_tools.walks.walk import find_episodes
 
 LEROBOT_MARK = "meta/info.json"
@@ -170,6 +171,7 @@ def _scan(
         detected = detect(file, path, layout, top, allow_external_links=allow_external_links)
         walked = find_episodes(file, path, detected.layout, detected.conventions)
         raise_faults([*walked.faults, *_readable(path, walked)])
+        walked.warnings += empty_places(path, detected.layout, detected.given, walked.episodes)
         if mask is not None:
             chosen = _masked(file, path, mask)
             walked.episodes = [e for e in walked.episodes if e.group.rpartition("/")[2] in chosen]

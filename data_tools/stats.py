@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, StrictInt, model_validator
 
-from data_tools.conventions import Declaration
+from data_tools.declaration import Declaration
 from data_tools.episode import Dataset
 from data_tools.errors import UserError, describe, raise_faults
 from data_tools.finite import nonfinite_faults, nonfinite_values

@@ -77,8 +77,15 @@ MISSING_ENDS = Rule(
     threshold="all that the layout names",
     remedy="Look at the episodes' lengths: two may have become one.",
 )
+EMPTY_PLACE = Rule(
+    name="empty_place",
+    severity="warning",
+    sentence="A place that a sidecar's layout names holds nothing in any episode of the file.",
+    threshold="something there in one episode at least",
+    remedy="Correct the place in the sidecar, or remove the key.",
+)
 RULES = (
-    *(SURPLUS_BYTES, MISSING_ENDS),
+    *(SURPLUS_BYTES, MISSING_ENDS, EMPTY_PLACE),
     *(STALE_TOTAL, NUMBER_GAP, SLOW_CHUNKS, CORRECTED_CONVENTIONS, TRIMMED_ROWS),
     *(UNREADABLE_CAMERA, CAMERA_NOT_READ, COLUMN_NOT_READ),
 )

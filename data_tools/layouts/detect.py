@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 from pydantic import ValidationError
 
-from data_tools.checks.headers import CORRECTED_CONVENTIONS
+from data_tools.checks.headers import CORRECTED_CONVENTIONS, EMPTY_PLACE
 from data_tools.conventions import Conventions
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.finding import Finding
@@ -34,7 +34,7 @@ from data_tools.layouts.sidecar import (
     sidecar_of,
     validation_faults,
 )
-from data_tools.layouts.survey import Survey, later_cameras, survey
+from data_tools.layouts.survey import Survey, empty_cameras, later_cameras, survey
 from data_tools.layouts.texts import attribute, attribute_text, fact, sentence
 from data_tools.layouts.undeclared import INSTRUCTION, Undeclared
 from data_tools.layouts.unread import unread
@@ -51,6 +51,7 @@ class Detected:
         evidence: the sentences that prove it.
         warnings: what a person should look at.
         undeclared: what only a person can tell, and has not; nobody may train on it before.
+        given: keys of the layout that a person wrote into a sidecar.
     """
 
     layout: Layout
@@ -58,6 +59,7 @@ class Detected:
     evidence: tuple[str, ...]
     warnings: tuple[Finding, ...] = ()
     undeclared: tuple[Undeclared, ...] = ()
+    given: tuple[str, ...] = ()
 
 
 def detect(
@@ -160,10 +162,17 @@ def _from_preset(
     layout, is_silent = _with_sentences(first, path, layout)
     found = survey(first, path, layout)
     left_out = unread(first, path, layout, found.layout)
-    warnings = (*found.warnings, *later_cameras(found, last, path, layout), *left_out)
+    warnings = [*found.warnings, *later_cameras(found, last, path, layout), *left_out]
     overrides: Mapping[str, Any] = sidecar.overrides if sidecar else {}
+    given = tuple(sidecar.layout or ()) if sidecar else ()
+    if sidecar and "images" in given:
+        said = f"{sidecar.path}, layout.images"
+        warnings += empty_cameras((first, last), path, layout, layout.images, said)
     may_leave = layout.allow_external_links
     rate = fact(layout.rate, first, path, may_leave=may_leave) if layout.rate else None
+    if layout.rate and "rate" in given and not _is_rate(rate):
+        value = f"layout.rate {layout.rate.model_dump(exclude_defaults=True)}"
+        warnings.append(EMPTY_PLACE.found(str(path), value, threshold="a number of hertz there"))
     template, open_places = _template(preset, found, rate)
     if is_silent:
         open_places[INSTRUCTION] = "no episode says what its task is"
@@ -180,7 +189,7 @@ def _from_preset(
     if sidecar:
         evidence = (*evidence, f"{sidecar.path} declares the rest")
         _require_known(str(sidecar.path), conventions, undeclared)
-    return Detected(found.layout, conventions, evidence, warnings, undeclared)
+    return Detected(found.layout, conventions, evidence, tuple(warnings), undeclared, given)
 
 
 def _with_sentences(first: h5py.Group, path: Path, layout: Layout) -> tuple[Layout, bool]:
@@ -211,8 +220,7 @@ def _template(preset: Preset, found: Survey, rate: object) -> tuple[dict[str, An
         reason = f"the file has {width} action columns; {preset.name} is known with {widths}"
         open_places = {"action.names": reason, "action.references": reason}
     action["names"] = action.get("names") or found.action_names
-    is_rate = isinstance(rate, int | float) and not isinstance(rate, bool) and rate > 0
-    control_hz = rate if is_rate else said.control_hz
+    control_hz = rate if _is_rate(rate) else said.control_hz
     if control_hz is None:
         open_places["control_hz"] = "no file of this kind says it"
     return {
@@ -230,6 +238,10 @@ def _template(preset: Preset, found: Survey, rate: object) -> tuple[dict[str, An
     }, open_places
 
 
+def _is_rate(rate: object) -> bool:
+    return isinstance(rate, int | float) and not isinstance(rate, bool) and rate > 0
+
+
 def _declared(sidecar: Sidecar, layout: Layout, stored: Conventions | None = None) -> Detected:
     """What a sidecar declares without a preset: completely, or over what the file itself stores."""
     content = sidecar.overrides
@@ -244,7 +256,8 @@ def _declared(sidecar: Sidecar, layout: Layout, stored: Conventions | None = Non
         remedy = f"Declare the camera or correct its name{f'; {hint}' if hint else '.'}"
         where = f"{sidecar.path}, layout.images"
         raise UserError(describe(where, f"the cameras {unknown}", expected, remedy))
-    return Detected(layout, conventions, (f"{sidecar.path} declares it",))
+    evidence, given = (f"{sidecar.path} declares it",), tuple(sidecar.layout or ())
+    return Detected(layout, conventions, evidence, given=given)
 
 
 def _from_attributes(root: h5py.Group, path: Path, layout: Layout) -> Detected:

@@ -9,7 +9,7 @@ from typing import Literal
 import h5py
 from pydantic import Field, JsonValue
 
-from data_tools.conventions import Declaration
+from data_tools.declaration import Declaration
 from data_tools.files.paths import natural_key
 from data_tools.hdf5.links import find, member_names
 from data_tools.layouts.texts import (

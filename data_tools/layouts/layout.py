@@ -1,11 +1,34 @@
 """Layout: where the parts of episodes lie in a file, and which rows of them belong together."""
 
+import math
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, StrictInt, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    StrictInt,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
 
-from data_tools.conventions import Declaration
-from data_tools.layouts.places import InAttribute, InJsonFile, Place, require_relative
+from data_tools.declaration import Declaration, Number
+from data_tools.layouts.places import (
+    InAttribute,
+    InJsonFile,
+    Place,
+    require_pattern,
+    require_relative,
+)
+
+# At 50 Hz that is 20 s: no pairing of observations and actions lies further apart.
+MAX_ACTION_SHIFT = 1000
+
+
+def _as_units(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
 
 
 class Source(Declaration):
@@ -19,13 +42,13 @@ class Source(Declaration):
     columns: tuple[StrictInt, ...] = Field(
         (), description="The columns to take, in this order; all of them when none is named."
     )
-    scale: tuple[float, ...] = Field(
+    scale: tuple[Number, ...] = Field(
         (), description="Factor of each column taken; 1 when none is given."
     )
     names: tuple[str, ...] = Field(
         (), description="Names of the columns taken; '<dataset>_<i>' when they do not fit."
     )
-    units: tuple[str, ...] = Field(
+    units: Annotated[tuple[str, ...], BeforeValidator(_as_units)] = Field(
         (), description="Units of the columns taken, or one unit for all; 'unknown' when empty."
     )
     index: str = Field(
@@ -35,6 +58,20 @@ class Source(Declaration):
     )
     fill: str = Field("", description="Dataset that gives the rows `index` does not name.")
     is_optional: bool = Field(False, description="Whether a file may lack it.")
+
+    @field_validator("columns")
+    @classmethod
+    def _each_once(cls, columns: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(columns)) < len(columns):
+            raise ValueError("each column once")
+        return columns
+
+    @field_validator("scale")
+    @classmethod
+    def _has_an_inverse(cls, scale: tuple[Number, ...]) -> tuple[float, ...]:
+        if not all(math.isfinite(factor) and factor for factor in scale):
+            raise ValueError("finite factors other than 0")
+        return scale
 
 
 class Video(Declaration):
@@ -54,7 +91,7 @@ class Times(Declaration):
     """A clock reading a step."""
 
     dataset: str = Field(min_length=1, description="Path of the dataset from the episode's group.")
-    unit_s: float = Field(gt=0, description="Seconds in one unit of the clock.")
+    unit_s: Number = Field(gt=0, description="Seconds in one unit of the clock.")
 
 
 def _as_sources(value: object) -> object:
@@ -75,7 +112,26 @@ def _as_tuple(value: object) -> object:
     return value if isinstance(value, list | tuple) else [value]
 
 
-Sources = Annotated[tuple[Source, ...], BeforeValidator(_as_sources)]
+def _require_one(sources: tuple[Source, ...]) -> tuple[Source, ...]:
+    # As min_length=1 would, but silent where one is there and has a fault of its own.
+    if not sources:
+        raise ValueError("at least one dataset")
+    return sources
+
+
+Sources = Annotated[tuple[Source, ...], BeforeValidator(_as_sources), AfterValidator(_require_one)]
+
+
+def _frames_kind(value: object) -> str:
+    return VIDEO_TAG if isinstance(value, dict | Video) else DATASET_TAG
+
+
+# As they stand in the places of pydantic's errors, where no key of a person looks so.
+VIDEO_TAG, DATASET_TAG = "<video>", "<frames>"
+Frames = Annotated[
+    Annotated[str, Tag(DATASET_TAG)] | Annotated[Video, Tag(VIDEO_TAG)],
+    Discriminator(_frames_kind),
+]
 
 
 class Layout(Declaration):
@@ -96,20 +152,20 @@ class Layout(Declaration):
         "", description="Regular expression of the names of episodes; every group when empty."
     )
     ends: tuple[str, ...] = Field(
-        (), description="Boolean datasets that mark the last row of an episode of 'rows'."
+        (),
+        description="Boolean datasets that mark the last row of an episode; only with episodes: "
+        "rows.",
     )
     observations: str = Field("obs", description="Group below which plain keys are found.")
     actions: Sources = Field(
         (Source(dataset="actions"),),
-        min_length=1,
         description="Datasets joined column by column into the actions, in order.",
     )
     state: Sources = Field(
         (Source(dataset="state"),),
-        min_length=1,
         description="Datasets joined column by column into the state, in order.",
     )
-    images: dict[str, str | Video] = Field(
+    images: dict[str, Frames] = Field(
         {},
         description="Camera name to the dataset of its frames or its video; '<camera>_image' when "
         "not named. In a path part, * stands for each camera there is: the name '*' then takes "
@@ -147,6 +203,7 @@ class Layout(Declaration):
     action_shift: StrictInt = Field(
         0,
         ge=0,
+        le=MAX_ACTION_SHIFT,
         description="k: the observation in row t is paired with the action in row t + k. 1 where "
         "the observation was stored after its action, or where the next state is the action.",
     )
@@ -162,6 +219,20 @@ class Layout(Declaration):
         description="Whether data lies in other files that this one links to. Read only where the "
         "caller allows it, too (--allow-external-links).",
     )
+
+    @field_validator("episode_names")
+    @classmethod
+    def _is_pattern(cls, names: str) -> str:
+        require_pattern(names)
+        return names
+
+    @field_validator("ends")
+    @classmethod
+    def _of_rows(cls, ends: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        episodes = info.data.get("episodes", "rows")  # absent where it has a fault of its own
+        if ends and episodes != "rows":
+            raise ValueError(f"none with episodes: {episodes}, for ends are of episodes: rows")
+        return ends
 
     def below_observations(self, key: str) -> str:
         """Path from the episode's group of a key of `state` or `images`."""

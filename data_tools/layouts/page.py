@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic.fields import FieldInfo
 
-from data_tools.conventions import Declaration
+from data_tools.declaration import Declaration
 from data_tools.layouts.evidence import claim
 from data_tools.layouts.layout import Layout, Source, Times, Video
 from data_tools.layouts.preset import Preset, presets

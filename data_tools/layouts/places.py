@@ -6,16 +6,29 @@ demonstration. A place says where, `data_tools.layouts.texts` reads it.
 """
 
 import re
+from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
-from data_tools.conventions import Declaration
+from data_tools.declaration import Declaration
 
 KEY_HELP = (
     "Where in the JSON the value is: names and numbers joined by dots; "
     "'episodes[id={number}].seed' takes the entry of a list whose field has that value. "
     "Empty: the whole text."
 )
+
+
+def require_pattern(pattern: str) -> re.Pattern[str]:
+    """The regular expression of that text.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"a pattern, and this is no regular expression ({error})") from error
 
 
 def require_relative(pattern: str) -> str:
@@ -35,7 +48,14 @@ def require_relative(pattern: str) -> str:
 class FixedText(Declaration):
     """The same value for every episode of the file."""
 
-    text: str = Field(min_length=1, description="The task as a sentence.")
+    text: str = Field(description="The task as a sentence.")
+
+    @field_validator("text")
+    @classmethod
+    def _says_something(cls, text: str) -> str:
+        if not text.strip():
+            raise ValueError("a sentence, and this one is empty")
+        return text
 
 
 class InAttribute(Declaration):
@@ -66,7 +86,14 @@ class InJsonFile(Declaration):
     )
     key: str = Field("", description=KEY_HELP)
 
-    _leads_nowhere_else = field_validator("file")(require_relative)
+    @field_validator("file")
+    @classmethod
+    def _leads_nowhere_else(cls, pattern: str) -> str:
+        try:
+            return require_relative(pattern)
+        except ValueError as error:
+            keys = "a place in a JSON file has the keys `file` and, for an entry of it, `key`"
+            raise ValueError(f"{error}; {keys}") from error
 
 
 class InPath(Declaration):
@@ -79,13 +106,41 @@ class InPath(Declaration):
     @field_validator("path_pattern")
     @classmethod
     def _has_a_value(cls, pattern: str) -> str:
-        try:
-            names = re.compile(pattern).groupindex
-        except re.error as error:
-            raise ValueError(f"no regular expression ({error}). Correct it.") from error
-        if "value" not in names:
+        if "value" not in require_pattern(pattern).groupindex:
             raise ValueError(f"found {pattern!r}; expected a group (?P<value>...). Name it.")
         return pattern
 
 
-Place = FixedText | InAttribute | InDataset | InJsonFile | InPath
+_KINDS = {
+    "text": FixedText,
+    "attribute": InAttribute,
+    "dataset": InDataset,
+    "file": InJsonFile,
+    "path_pattern": InPath,
+}
+# As they stand in the places of pydantic's errors, where no key of a person looks so.
+PLACE_TAGS = {f"<{key}>" for key in _KINDS}
+
+
+def _kind(place: object) -> str | None:
+    """Which of the places this is, by the key that only it has; None for none and for two."""
+    given = [
+        key
+        for key, kind in _KINDS.items()
+        if isinstance(place, kind) or (isinstance(place, dict) and key in place)
+    ]
+    return f"<{given[0]}>" if len(given) == 1 else None
+
+
+Place = Annotated[
+    Annotated[FixedText, Tag("<text>")]
+    | Annotated[InAttribute, Tag("<attribute>")]
+    | Annotated[InDataset, Tag("<dataset>")]
+    | Annotated[InJsonFile, Tag("<file>")]
+    | Annotated[InPath, Tag("<path_pattern>")],
+    Discriminator(
+        _kind,
+        custom_error_type="place",
+        custom_error_message=f"a mapping with one of the keys {', '.join(_KINDS)}",
+    ),
+]

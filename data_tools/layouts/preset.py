@@ -11,7 +11,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from data_tools.conventions import ActionReference, CameraSpec, Declaration, GripperSpec
+from data_tools.conventions import ActionReference, CameraSpec, GripperSpec
+from data_tools.declaration import Declaration
 from data_tools.layouts.evidence import Test
 from data_tools.layouts.layout import Layout
 

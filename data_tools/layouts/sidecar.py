@@ -11,24 +11,24 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from data_tools.conventions import ActionSpec, CameraSpec, Conventions, GripperSpec, StateSpec
+from data_tools.declaration import BOOLEANS
 from data_tools.errors import UserError, describe, nearest
 from data_tools.files.yaml_text import mapping_in
-from data_tools.layouts.layout import Layout, Source
+from data_tools.layouts.layout import DATASET_TAG, VIDEO_TAG, Layout, Source, Times, Video
 from data_tools.layouts.native import NATIVE_LAYOUT
+from data_tools.layouts.places import PLACE_TAGS, FixedText, InAttribute, InDataset, InPath
 from data_tools.layouts.preset import presets
 
 SIDECAR_SUFFIX = ".conventions.yaml"
 FOLDER_SIDECAR = "conventions.yaml"
 EVERY_CAMERA = "*"
 
-_KNOWN_KEYS = sorted(
-    {
-        key
-        for model in (Conventions, CameraSpec, StateSpec, ActionSpec, GripperSpec, Layout, Source)
-        for key in model.model_fields
-    }
-    | {"layout"}
+_MODELS = (
+    *(Conventions, CameraSpec, StateSpec, ActionSpec, GripperSpec),
+    *(Layout, Source, Video, Times, FixedText, InAttribute, InDataset, InPath),
 )
+_KNOWN_KEYS = sorted({"layout", *(key for model in _MODELS for key in model.model_fields)})
+_TAGS = {VIDEO_TAG, DATASET_TAG, *PLACE_TAGS}
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,8 @@ def validation_faults(where: str, error: ValidationError) -> list[str]:
             nearest(str(item["loc"][-1]), _KNOWN_KEYS) if item["type"] == "extra_forbidden" else ""
         )
         message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "tuple_type" and isinstance(item["input"], bool):
+            message = f"another value, or a list ({BOOLEANS})"
         remedy = f"Correct it; {hint}" if hint else "Correct it."
         separator = "." if where.endswith("layout") else ", "
         faults.append(
@@ -197,7 +199,7 @@ def validation_faults(where: str, error: ValidationError) -> list[str]:
 
 
 def _place(item: ErrorDetails) -> str:
-    return ".".join(str(part) for part in item["loc"])
+    return ".".join(str(part) for part in item["loc"] if part not in _TAGS)
 
 
 def _lacking_fault(where: str, places: Iterable[str]) -> str:
@@ -230,7 +232,9 @@ def _spread(content: Mapping[str, Any]) -> dict[str, Any]:
             spread = ("units", "references", "low", "high")
             result[part] = {
                 key: [value] * len(names)
-                if key in spread and isinstance(value, str | int | float)
+                if key in spread
+                and isinstance(value, str | int | float)
+                and not isinstance(value, bool)
                 else value
                 for key, value in columns.items()
             }

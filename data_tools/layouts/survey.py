@@ -1,13 +1,13 @@
 """Survey: what the first episode of a file shows, so that a layout's patterns become names."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 
-from data_tools.checks.headers import UNREADABLE_CAMERA
-from data_tools.errors import UserError, describe
+from data_tools.checks.headers import EMPTY_PLACE, UNREADABLE_CAMERA
+from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.finding import Finding
 from data_tools.frames.images import JPEG_START, PNG_START, UndecodableFrameError
 from data_tools.frames.videos import UndecodableVideoError, video_length_and_size
@@ -19,6 +19,7 @@ from data_tools.layouts.texts import video_file
 
 # A robot of a hundred joints with all its readings has fewer; a damaged header claims any number.
 MAX_COLUMNS = 1 << 12
+MAX_NAMES = 50
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,57 @@ def later_cameras(found: Survey, last: h5py.Group, path: Path, layout: Layout) -
         if camera not in found.camera_sizes:
             where = f"{path}:{last.name.strip('/')}/{camera}".replace(":/", ":")
             yield _not_a_camera(where, "frames, but none in the first episode")
+
+
+def empty_cameras(
+    ends: tuple[h5py.Group, h5py.Group], path: Path, layout: Layout, given: Iterable[str], said: str
+) -> list[Finding]:
+    """A warning for each pattern of cameras that a person gave and that fits nothing.
+
+    Args:
+        ends: the groups of the first and the last episode.
+        path: the file.
+        layout: the layout with its patterns.
+        given: the entries of `layout.images` that a person wrote.
+        said: where, for messages.
+
+    Raises:
+        UserError: no frames are where a person says that a camera's are; every fault is named.
+    """
+    warnings, faults = [], []
+    for name in given:
+        place = layout.images[name]
+        only = layout.model_copy(update={"images": {name: place}})
+        if any(_has_cameras(group, path, only) for group in ends):
+            continue
+        if isinstance(place, str) and "*" in place:
+            warnings.append(EMPTY_PLACE.found(str(path), f"layout.images, {name}: {place}"))
+        else:
+            faults.append(_camera_fault(ends[0], path, layout, f"{said}.{name}", place))
+    raise_faults(faults)
+    return warnings
+
+
+def _has_cameras(group: h5py.Group, path: Path, layout: Layout) -> bool:
+    undecodable: list[Finding] = []  # told elsewhere
+    return any(_cameras(group, path, layout, undecodable)) or bool(undecodable)
+
+
+def _camera_fault(
+    group: h5py.Group, path: Path, layout: Layout, where: str, place: str | Video
+) -> str:
+    if isinstance(place, Video):
+        found, remedy = f"no file like {place.video!r}", "Copy it there, or correct the path."
+        return describe(where, found, f"a video beside {path}", remedy)
+    known = [
+        name
+        for name, dataset in datasets_below(group, is_deep=True)
+        if has_known_type(dataset) and encoding_of(dataset) is not None
+    ]
+    hint = nearest(layout.below_observations(place), known)
+    expected = f"a dataset of frames of {path}:{group.name.strip('/')}, one of {known[:MAX_NAMES]}"
+    remedy = f"Correct it, or remove the camera{f'; {hint}' if hint else '.'}"
+    return describe(where, f"{place!r}, and no frames there", expected, remedy)
 
 
 def _members(

@@ -8,7 +8,8 @@ from typing import Final, TypeVar
 from pydantic import Field, JsonValue, ValidationError
 
 from data_tools.checks.headers import CAMERA_NOT_READ
-from data_tools.conventions import ActionSpec, CameraSpec, Conventions, Declaration, StateSpec
+from data_tools.conventions import ActionSpec, CameraSpec, Conventions, StateSpec
+from data_tools.declaration import Declaration
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.files.yaml_text import mapping_in
 from data_tools.finding import Finding

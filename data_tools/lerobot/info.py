@@ -8,6 +8,8 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictInt, ValidationError
 
+from data_tools.conventions import MAX_CONTROL_HZ
+from data_tools.declaration import Number
 from data_tools.errors import UserError, describe
 
 Version = Literal["v2.1", "v3.0"]
@@ -69,7 +71,7 @@ class Info(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     codebase_version: Version
-    fps: float = Field(gt=0, allow_inf_nan=False, description="Steps per second.")
+    fps: Number = Field(gt=0, le=MAX_CONTROL_HZ, description="Steps per second.")
     features: dict[str, Feature]
     total_episodes: StrictInt = Field(ge=0)
     total_frames: StrictInt = Field(ge=0)

@@ -5,7 +5,8 @@ from typing import Final, Literal, Self
 import av
 from pydantic import Field, StrictInt, model_validator
 
-from data_tools.conventions import Conventions, Declaration
+from data_tools.conventions import Conventions
+from data_tools.declaration import Declaration
 from data_tools.errors import describe
 from data_tools.lerobot.info import Version
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
 
-from data_tools.conventions import Declaration
+from data_tools.declaration import Declaration, Number
 from data_tools.errors import describe, nearest
 
 FloatArray = npt.NDArray[np.float64]
@@ -34,10 +34,10 @@ class LinearMap(Declaration):
 
     kind: Literal["linear"]
     column: str = Field(description="Name of the column.")
-    scale: float = Field(
+    scale: Number = Field(
         allow_inf_nan=False, description="Factor; -1 turns a joint's direction round."
     )
-    offset: float = Field(
+    offset: Number = Field(
         0.0, allow_inf_nan=False, description="Added afterwards, in the model's unit."
     )
 

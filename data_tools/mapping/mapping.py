@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from data_tools.conventions import Conventions, Declaration, compare
+from data_tools.conventions import Conventions, compare
+from data_tools.declaration import Declaration
 from data_tools.errors import describe, nearest
 from data_tools.mapping.columns import ColumnMap, map_faults
 

@@ -234,8 +234,8 @@ def test_camera_sizes_that_differ_are_told_of_every_file(tmp_path, conventions, 
     assert told == [
         "/b.hdf5, control_hz",
         "/c.hdf5, cameras",
-        "/d.hdf5, control_hz",
         "/d.hdf5, cameras",
+        "/d.hdf5, control_hz",
     ]
     assert "resize the frames" in caught.value.faults[1]
 

@@ -166,3 +166,14 @@ def test_two_statistics_files_need_two_names_that_are_free(robot_data, demos, tm
     (tmp_path / "old.json").write_text("{}")
     code, _, err = robot_data("stats", demos, "--openpi", new, "--lerobot", tmp_path / "old.json")
     assert (code, "Choose another name" in err, new.exists()) == (2, True, False)
+
+
+def test_salvage_ends_with_2_where_nothing_is_whole(robot_data, demos, tmp_path):
+    layout = h5py.VirtualLayout((20, 3), float)
+    layout[:] = h5py.VirtualSource("other.hdf5", "data/demo_0/actions", (20, 3))
+    with h5py.File(demos, "r+") as file:
+        for demo in file["data"].values():
+            demo.create_virtual_dataset("elsewhere", layout)
+    code, out, _ = robot_data("salvage", demos, tmp_path / "saved.hdf5")
+    assert (code, "nothing written" in out) == (2, True)
+    assert not (tmp_path / "saved.hdf5").exists()

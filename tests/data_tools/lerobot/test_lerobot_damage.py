@@ -122,3 +122,12 @@ def test_a_damaged_part_of_one_row_group_leaves_the_others(make_folder):
     assert dataset[0].actions().shape == (7, 2)
     with pytest.raises(UserError, match=r"a damaged file"):
         dataset[1].state()
+
+
+@pytest.mark.parametrize("fps", [1e300, 20_000, 0, True, "fast"])
+def test_a_rate_that_no_robot_has_is_told(make_folder, fps):
+    folder = make_folder()
+    info = json.loads((folder / "meta/info.json").read_text())
+    (folder / "meta/info.json").write_text(json.dumps(info | {"fps": fps}))
+    with pytest.raises(UserError, match=r"info\.json.*fps"):
+        open_lerobot(folder)
