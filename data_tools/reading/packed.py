@@ -7,8 +7,9 @@ a cache, or sent to a worker, in a fraction of a second.
 
 import threading
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import overload
 
@@ -65,7 +66,7 @@ class PackedEpisodes:
         """The record of one episode."""
         group, attributes, kept = self.groups[index], self.attributes[index], self.kept.get(index)
         num_steps, first, plan_number, text, success = self.facts[index]
-        plan = self.plans[plan_number]
+        plan, place = self.plans[plan_number], partial(_at_group, group)
         clock = plan.times
         return EpisodeRecord(
             path=self.path,
@@ -74,11 +75,11 @@ class PackedEpisodes:
             instruction=self.texts[text],
             is_success=None if success < 0 else bool(success),
             attributes=attributes,
-            actions=_array_at(plan.actions, group, first),
-            state=_array_at(plan.state, group, first),
-            images={name: _image_at(image, group, first) for name, image in plan.images},
-            times=None if clock is None else (_array_at(clock[0], group, first), clock[1]),
-            simulator=None if plan.simulator is None else _array_at(plan.simulator, group, first),
+            actions=_array(plan.actions, first, place),
+            state=_array(plan.state, first, place),
+            images={name: _image(image, first, place) for name, image in plan.images},
+            times=None if clock is None else (_array(clock[0], first, place), clock[1]),
+            simulator=None if plan.simulator is None else _array(plan.simulator, first, place),
             kept=None if kept is None else np.asarray(kept, dtype=np.int64),
         )
 
@@ -143,66 +144,46 @@ class EpisodeRecords(Sequence[EpisodeRecord]):
 
 
 def _plan_of(record: EpisodeRecord) -> Plan:
-    group, first = record.group, record.state.first
-    clock = record.times
+    back, place = -record.state.first, partial(_from_group, record.group)
+    clock, simulator = record.times, record.simulator
     return Plan(
-        _array_from(record.actions, group, first),
-        _array_from(record.state, group, first),
-        tuple((name, _image_from(image, group, first)) for name, image in record.images.items()),
-        None if clock is None else (_array_from(clock[0], group, first), clock[1]),
-        None if record.simulator is None else _array_from(record.simulator, group, first),
+        _array(record.actions, back, place),
+        _array(record.state, back, place),
+        tuple((name, _image(image, back, place)) for name, image in record.images.items()),
+        None if clock is None else (_array(clock[0], back, place), clock[1]),
+        None if simulator is None else _array(simulator, back, place),
     )
 
 
-def _array_from(source: ArraySource, group: str, first: int) -> ArraySource:
+def _array(source: ArraySource, rows: int, place: Callable[[str], str]) -> ArraySource:
+    """The source so many rows further on, each of its paths seen from elsewhere."""
     parts = tuple(
         ColumnSource(
-            _from_group(part.dataset, group),
+            place(part.dataset),
             part.columns,
             part.scale,
-            part.index and _from_group(part.index, group),
-            part.fill and _from_group(part.fill, group),
+            part.index and place(part.index),
+            part.fill and place(part.fill),
         )
         for part in source.parts
     )
-    return ArraySource(parts, source.first - first)
+    return ArraySource(parts, source.first + rows)
 
 
-def _array_at(source: ArraySource, group: str, first: int) -> ArraySource:
-    parts = tuple(
-        ColumnSource(
-            _at_group(part.dataset, group),
-            part.columns,
-            part.scale,
-            part.index and _at_group(part.index, group),
-            part.fill and _at_group(part.fill, group),
-        )
-        for part in source.parts
-    )
-    return ArraySource(parts, source.first + first)
-
-
-def _image_from(source: ImageSource, group: str, first: int) -> ImageSource:
-    is_video = source.encoding == "video"
-    place = source.dataset if is_video else _from_group(source.dataset, group)
-    return replace(source, dataset=place, first=source.first - first)
-
-
-def _image_at(source: ImageSource, group: str, first: int) -> ImageSource:
-    is_video = source.encoding == "video"
-    place = source.dataset if is_video else _at_group(source.dataset, group)
+def _image(source: ImageSource, rows: int, place: Callable[[str], str]) -> ImageSource:
+    path = source.dataset if source.encoding == "video" else place(source.dataset)
     return ImageSource(
-        place, source.encoding, source.is_chunk_per_frame, source.camera, source.first + first
+        path, source.encoding, source.is_chunk_per_frame, source.camera, source.first + rows
     )
 
 
-def _from_group(path: str, group: str) -> str:
+def _from_group(group: str, path: str) -> str:
     if not group:
         return path
     return path[len(group) + 1 :] if path.startswith(f"{group}/") else f"/{path}"
 
 
-def _at_group(path: str, group: str) -> str:
+def _at_group(group: str, path: str) -> str:
     if path.startswith("/"):
         return path[1:]
     return f"{group}/{path}" if group else path
