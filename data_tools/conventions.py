@@ -179,6 +179,19 @@ class Conventions(Declaration):
         """Names of the cameras, in order."""
         return tuple(camera.name for camera in self.cameras)
 
+    def as_delivered(self) -> Self:
+        """What readers give of data declared so: RGB and upright, unless nobody has said how up."""
+        cameras = tuple(
+            camera.model_copy(
+                update={
+                    "color_order": "rgb",
+                    "orientation": "unknown" if camera.orientation == "unknown" else "upright",
+                }
+            )
+            for camera in self.cameras
+        )
+        return self.model_copy(update={"cameras": cameras})
+
     def known_control_hz(self, purpose: str) -> float:
         """Control steps per second; UserError when it is unknown, naming what it is needed for."""
         if self.control_hz is None:

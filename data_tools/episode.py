@@ -191,6 +191,11 @@ class EpisodeView:
         return self._episode.observation(step, cameras)
 
 
+def task_of(episode: Episode) -> str:
+    """The episode's task: what its attribute 'task' says, or else its instruction."""
+    return str(episode.attributes.get("task", episode.instruction))
+
+
 class Dataset(Protocol):
     """Episodes that share one set of conventions. Picklable; opens its files in each process."""
 

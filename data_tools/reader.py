@@ -146,7 +146,7 @@ def open_hdf5_files(
     )
     stored = next(iter(found.values())).conventions
     records = EpisodeRecords([scan.episodes for scan in found.values()])
-    return Hdf5Dataset(records, _as_delivered(stored), inspected, stamps)
+    return Hdf5Dataset(records, stored.as_delivered(), inspected, stamps)
 
 
 def _scan(
@@ -290,20 +290,6 @@ def _undeclared_faults(found: Mapping[Path, FileScan]) -> list[str]:
     return list(faults.values())
 
 
-def _as_delivered(conventions: Conventions) -> Conventions:
-    """RGB and upright, but for cameras of which nobody has said how they are stored."""
-    cameras = tuple(
-        camera.model_copy(
-            update={
-                "color_order": "rgb",
-                "orientation": "unknown" if camera.orientation == "unknown" else "upright",
-            }
-        )
-        for camera in conventions.cameras
-    )
-    return conventions.model_copy(update={"cameras": cameras})
-
-
 def _disagreements(declared: Mapping[Path, Conventions]) -> list[str]:
     """What other files declare differently from the first one, after frames have been turned."""
     faults: list[str] = []
@@ -311,7 +297,7 @@ def _disagreements(declared: Mapping[Path, Conventions]) -> list[str]:
         first = next(iter(declared))
         if declared[path] is declared[first]:
             continue
-        ours, theirs = _as_delivered(declared[path]), _as_delivered(declared[first])
+        ours, theirs = declared[path].as_delivered(), declared[first].as_delivered()
         if _sizes(ours) != _sizes(theirs):
             found, expected = repr(_sizes(ours)), f"{_sizes(theirs)!r} as {first} declares"
             remedy = "Open files with different cameras as two datasets, or resize the frames."

@@ -18,11 +18,10 @@ from data_tools.doctor import validate as find_faults
 from data_tools.doctor import validate_split
 from data_tools.episode import Dataset
 from data_tools.errors import describe, raise_faults
-from data_tools.files.disk import finished_file
+from data_tools.files.disk import existing_faults, finished_file
 from data_tools.finding import Finding
 from data_tools.reader import open_dataset
 from data_tools.repairs.repair import Repair, repair
-from data_tools.rewrite.unfinished import existing_faults
 
 app = typer.Typer()
 

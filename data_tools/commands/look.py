@@ -15,9 +15,9 @@ from data_tools.actions import near_constant_columns
 from data_tools.commands.options import AsJson, ExternalLinks, LayoutName, Mask, Paths, progress
 from data_tools.conventions import Conventions
 from data_tools.errors import UserError, describe, raise_faults
+from data_tools.files.disk import existing_faults
 from data_tools.reader import open_dataset
 from data_tools.rewrite.stats_files import lerobot_stats, openpi_stats, write_json
-from data_tools.rewrite.unfinished import existing_faults
 from data_tools.stats import dataset_stats
 from data_tools.summary import summary
 

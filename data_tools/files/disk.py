@@ -89,6 +89,12 @@ def finished_file(path: Path, *, is_new: bool = False) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def _exists(path: Path) -> str:
+def existing_faults(path: Path, expected: str = "a new name") -> list[str]:
+    """A fault when something of this name exists already: nothing is ever written over."""
+    # a file whose name is too long is none, and a link that leads nowhere is something
+    return [_exists(path, expected)] if os.path.lexists(path) else []
+
+
+def _exists(path: Path, expected: str = "a new name") -> str:
     remedy = "Choose another name, or delete it first."
-    return describe(str(path), "something that exists already", "a new name", remedy)
+    return describe(str(path), "something that exists already", expected, remedy)

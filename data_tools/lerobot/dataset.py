@@ -70,7 +70,7 @@ class LeRobotDataset:
         tasks: Mapping[int, str],
         tolerance_s: float,
     ) -> None:
-        self.conventions = _as_delivered(declared.conventions)
+        self.conventions = declared.conventions.as_delivered()
         self._stored_cameras = declared.conventions.cameras
         layout = f"lerobot_{info.codebase_version}"
         self.inspected = Inspected(
@@ -182,11 +182,3 @@ class LeRobotEpisode:
         if len(self._place.tasks) > 1:
             instruction = self._store.rows(self._place).tasks[step]
         return Observation(images=images, state=self.state()[step].copy(), instruction=instruction)
-
-
-def _as_delivered(conventions: Conventions) -> Conventions:
-    cameras = tuple(
-        camera.model_copy(update={"color_order": "rgb", "orientation": "upright"})
-        for camera in conventions.cameras
-    )
-    return conventions.model_copy(update={"cameras": cameras})

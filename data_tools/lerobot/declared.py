@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue, ValidationError
 
 from data_tools.checks.headers import CAMERA_NOT_READ
 from data_tools.conventions import ActionSpec, CameraSpec, Conventions, StateSpec
-from data_tools.declaration import Declaration
+from data_tools.declaration import Declaration, faults_in_file
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.files.yaml_text import mapping_in
 from data_tools.finding import Finding
@@ -283,14 +283,5 @@ def _validate(kind: type[Model], content: JsonValue, path: Path) -> Model:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise UserError(
-            [
-                describe(
-                    f"{path}, {'.'.join(map(str, each['loc']))}",
-                    repr(each["input"])[:80],
-                    each["msg"].removeprefix("Value error, "),
-                    f"Use the keys {list(kind.model_fields)}.",
-                )
-                for each in error.errors()
-            ]
-        ) from error
+        remedy = f"Use the keys {list(kind.model_fields)}."
+        raise UserError(faults_in_file(error, path, remedy)) from error

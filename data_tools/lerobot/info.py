@@ -9,7 +9,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictInt, ValidationError
 
 from data_tools.conventions import MAX_CONTROL_HZ
-from data_tools.declaration import Number
+from data_tools.declaration import Number, faults_in_file
 from data_tools.errors import UserError, describe
 
 Version = Literal["v2.1", "v3.0"]
@@ -109,17 +109,7 @@ def read_info(folder: Path) -> Info:
         info = Info.model_validate(content)
     except ValidationError as error:
         remedy = "Mend info.json, or download it again."
-        raise UserError(
-            [
-                describe(
-                    f"{path}, {'.'.join(map(str, each['loc']))}",
-                    repr(each["input"])[:80],
-                    each["msg"],
-                    remedy,
-                )
-                for each in error.errors()
-            ]
-        ) from error
+        raise UserError(faults_in_file(error, path, remedy)) from error
     _require_safe(path, info)
     return info
 

@@ -15,7 +15,7 @@ import yaml
 from data_tools.conventions import Conventions
 from data_tools.episode import Episode
 from data_tools.errors import UserError, describe, raise_faults
-from data_tools.files.disk import flush_to_disk
+from data_tools.files.disk import existing_faults, flush_to_disk
 from data_tools.files.hdf5 import PARTIAL_SUFFIX
 from data_tools.lerobot.declared import SIDECAR
 from data_tools.lerobot.folder_writer import FolderWriter
@@ -50,7 +50,7 @@ def write_lerobot(
     """
     path = Path(path)
     fps = conventions.known_control_hz("write a LeRobot dataset")
-    raise_faults([*_existing_faults(path), *options.camera_faults(conventions)])
+    raise_faults([*existing_faults(path, "a new folder"), *options.camera_faults(conventions)])
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}")
     try:
         (partial / "meta").mkdir(parents=True)
@@ -60,7 +60,7 @@ def write_lerobot(
         _write_sidecar(partial, conventions)
         for file in [*partial.rglob("*"), partial]:
             flush_to_disk(file)
-        raise_faults(_existing_faults(path))
+        raise_faults(existing_faults(path, "a new folder"))
         os.replace(partial, path)
     except (OSError, pa.ArrowException, av.FFmpegError) as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -72,13 +72,6 @@ def write_lerobot(
         raise
     flush_to_disk(path.parent)
     return path
-
-
-def _existing_faults(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    remedy = "Choose another name, or delete it first."
-    return [describe(str(path), "something that exists already", "a new folder", remedy)]
 
 
 def _write_sidecar(folder: Path, conventions: Conventions) -> None:

@@ -33,6 +33,7 @@ from data_tools.checks.rotations import (
 )
 from data_tools.episode import Dataset
 from data_tools.errors import describe, raise_faults
+from data_tools.files.disk import existing_faults
 from data_tools.finding import Finding, Rule
 from data_tools.reading.dataset import Hdf5Dataset
 from data_tools.repairs.joined import one_file
@@ -43,7 +44,7 @@ from data_tools.rewrite.convert import convert
 from data_tools.rewrite.edited import Edit, EditedDataset, EditedEpisode
 from data_tools.rewrite.encoding import DEFAULT_QUALITY
 from data_tools.rewrite.provenance import provenance
-from data_tools.rewrite.unfinished import Advance, Unfinished, existing_faults, silently
+from data_tools.rewrite.unfinished import Advance, Unfinished, silently
 
 # What no repair can mend, and no file of ours may hold.
 _HOPELESS: Final = {

@@ -35,7 +35,6 @@ PNG_KIND: Final = slice(24, 26)
 PNG_RGB: Final = b"\x08\x02"
 SLAB_BYTES: Final = 64 << 20
 SPOOL_BYTES: Final = 256 << 20
-BLOSC_FILTER: Final = 32001
 
 Pixels = npt.NDArray[Any]
 Advance = Callable[[int], None]

@@ -10,7 +10,7 @@ from typing import Final
 import h5py
 import numpy as np
 
-from data_tools.episode import Dataset
+from data_tools.episode import Dataset, task_of
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.files.hdf5 import open_hdf5
 from data_tools.keep import keep_steps
@@ -177,7 +177,7 @@ def _choose(
     dataset: Dataset, together: list[list[int]], valid: float, rng: np.random.Generator
 ) -> set[int]:
     """The episodes to validate on: task by task, groups in random order while they fit."""
-    tasks = [_task(dataset, index) for index in range(len(dataset))]
+    tasks = [task_of(dataset[index]) for index in range(len(dataset))]
     strata: dict[str, list[list[int]]] = defaultdict(list)
     for members in together:
         (task, _), *_ = Counter(tasks[index] for index in members).most_common(1)
@@ -196,8 +196,3 @@ def _choose(
         smallest = int(np.argmin([len(members) for members in together]))
         chosen.update(together[smallest])
     return chosen
-
-
-def _task(dataset: Dataset, index: int) -> str:
-    episode = dataset[index]
-    return str(episode.attributes.get("task", episode.instruction))

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Final, Self, TextIO
 
 from data_tools.errors import UserError, describe, raise_faults
-from data_tools.files.disk import finished_file, flush_to_disk, give_name
+from data_tools.files.disk import existing_faults, finished_file, flush_to_disk, give_name
 from data_tools.files.hdf5 import PARTIAL_SUFFIX
 from data_tools.rewrite.sidecars import sidecar_beside
 
@@ -185,14 +185,6 @@ def write_fault(path: Path, error: Exception) -> str:
     expected = "a disk that takes the data, and sources that can be read"
     remedy = "Choose another place, or free space there; robot-data salvage looks at a source."
     return describe(str(path), found, expected, remedy)
-
-
-def existing_faults(target: Path) -> list[str]:
-    """A fault when something of this name exists already: nothing is ever written over."""
-    if not os.path.lexists(target):  # nor is there a file whose name is too long
-        return []
-    remedy = "Choose another name, or delete it first."
-    return [describe(str(target), "something that exists already", "a new name", remedy)]
 
 
 def _lock(file: TextIO, target: Path) -> None:

@@ -9,10 +9,11 @@ import h5py
 import numpy as np
 
 from data_tools.errors import UserError, describe, raise_faults
+from data_tools.files.disk import existing_faults
 from data_tools.layouts.native import CONVENTIONS_ATTRIBUTE, NATIVE_LAYOUT
 from data_tools.layouts.sidecar import sidecar_of
 from data_tools.rewrite.sidecars import declaring_sidecar, sidecar_beside, sidecar_for_copy
-from data_tools.rewrite.unfinished import existing_faults, new_file
+from data_tools.rewrite.unfinished import new_file
 from data_tools.salvage.episodes import Judged, judge
 from data_tools.salvage.headers import Mended, mended_headers
 from data_tools.salvage.superblock import (

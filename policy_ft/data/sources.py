@@ -9,7 +9,7 @@ from typing import Literal, Self
 import numpy as np
 
 from data_tools.conventions import Conventions
-from data_tools.episode import Dataset, Episode, Inspected
+from data_tools.episode import Dataset, Episode, Inspected, task_of
 from data_tools.kept import KeptDataset
 from data_tools.mapping.dataset import MappedDataset
 from data_tools.mapping.mapping import ConventionsMapping, mapping_faults
@@ -248,15 +248,13 @@ def limited(episodes: Dataset, max_episodes_per_task: int, seed: int) -> Dataset
     """At most so many episodes of each task, chosen at random; all of them where there are fewer.
 
     Args:
-        episodes: all demonstrations. A task is their attribute 'task', or else the instruction.
+        episodes: all demonstrations; `task_of` says which task each is of.
         max_episodes_per_task: at least 1.
         seed: two seeds choose differently.
     """
     by_task: dict[str, list[int]] = {}
     for index in range(len(episodes)):
-        episode = episodes[index]
-        task = str(episode.attributes.get("task", episode.instruction))
-        by_task.setdefault(task, []).append(index)
+        by_task.setdefault(task_of(episodes[index]), []).append(index)
     chosen = set(_chosen(list(by_task.values()), max_episodes_per_task, seed))
     none = np.zeros(0, np.int64)
     starts = [
