@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
-import jinja2
 from rich.console import Console
 from rich.text import Text
 
 from data_tools.checks.table import RULES, SUBJECTS
 from data_tools.episode import Dataset
 from data_tools.finding import Finding, Rule
+from data_tools.html_pages import page_environment
 
 # Findings of one rule that a terminal or page shows; JSON has all of them.
 MAX_LINES: Final = 20
@@ -98,13 +98,7 @@ def print_report(report: Report, console: Console) -> None:
 
 def render_html(report: Report) -> str:
     """One page that opens offline and fetches nothing; every text in it is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("data_tools", "checks"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("data_tools", "checks")
     groups = [
         {
             "rule": rule,

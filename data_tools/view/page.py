@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final
 
-import jinja2
 import numpy as np
 import simplejpeg
 from PIL import Image
@@ -19,6 +18,7 @@ from data_tools.conventions import Conventions
 from data_tools.episode import Dataset, Episode
 from data_tools.errors import UserError, describe
 from data_tools.finding import Finding
+from data_tools.html_pages import page_environment
 from data_tools.view.contact_sheet import Labelled, describe_episode
 from data_tools.view.declaration_sheet import declaration_sheet
 from data_tools.view.drawing import tile
@@ -109,13 +109,7 @@ def _render(
     num_frames: int,
     on_episode: Callable[[], None],
 ) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("data_tools", "view"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("data_tools", "view")
     script = (files("data_tools.view") / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     series = column_series(dataset.conventions, [each.episode for each in episodes])

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import jinja2
-
+from data_tools.html_pages import page_environment
 from policy_ft.evaluation.statistics import PairedComparison, SuccessRate
 
 
@@ -59,13 +58,7 @@ class Report:
 
 def render_report(report: Report) -> str:
     """The page as HTML text, figures and videos inside it; every text put into it is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("policy_ft", "evaluation"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("policy_ft", "evaluation")
     environment.filters["svg_uri"] = lambda svg: _data_uri("image/svg+xml", svg.encode())
     environment.filters["mp4_uri"] = lambda mp4: _data_uri("video/mp4", mp4)
     environment.filters["percent"] = lambda share: f"{100 * share:.0f}"
