@@ -12,7 +12,6 @@ from data_tools.checks.headers import CORRECTED_CONVENTIONS, EMPTY_PLACE
 from data_tools.conventions import Conventions
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.finding import Finding
-from data_tools.hdf5.links import find_group
 from data_tools.layouts import native
 from data_tools.layouts.evidence import OpenFile, proof
 from data_tools.layouts.groups import end_episodes
@@ -95,7 +94,7 @@ def detect(
     top = top or path.parent
     own, of_folder = sidecar_of(path), folder_sidecar_of(path, top)
     reach = Reach(path, top, allow_external_links)
-    root = _native_root(file) if layout in ("", NATIVE_LAYOUT.name) else None
+    root = native.declared_root(file) if layout in ("", NATIVE_LAYOUT.name) else None
     if root is not None and not is_there(own):
         detected = _from_attributes(root, path, reach.layout(None, NATIVE_LAYOUT))
         if is_there(of_folder):
@@ -119,12 +118,6 @@ def detect(
         remedy, expected = preset.refusal, "episodes with observations"
         raise UnusableLayoutError(Unusable(path, top, found, expected, remedy, remedy))
     return _from_preset(file, path, preset, evidence, sidecar, reach.layout(sidecar, preset.layout))
-
-
-def _native_root(file: h5py.File) -> h5py.Group | None:
-    root = find_group(file, NATIVE_LAYOUT.root)
-    is_native = root is not None and native.CONVENTIONS_ATTRIBUTE in root.attrs
-    return root if is_native else None
 
 
 def _preset_of(

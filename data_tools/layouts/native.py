@@ -12,6 +12,9 @@ data/demo_N/obs/<camera>_image
 
 from typing import Final
 
+import h5py
+
+from data_tools.hdf5.links import find_group
 from data_tools.layouts.layout import Layout, Times
 from data_tools.layouts.places import InAttribute
 
@@ -40,3 +43,9 @@ NATIVE_LAYOUT: Final = Layout(
     success=InAttribute(attribute=SUCCESS_ATTRIBUTE),
     times=Times(dataset=TIMES, unit_s=1.0),
 )
+
+
+def declared_root(file: h5py.File) -> h5py.Group | None:
+    """The group of the episodes where it declares them in its own attributes, as what we write."""
+    root = find_group(file, NATIVE_LAYOUT.root)
+    return root if root is not None and CONVENTIONS_ATTRIBUTE in root.attrs else None

@@ -25,6 +25,7 @@ from data_tools.finding import Finding
 from data_tools.layouts import native
 from data_tools.layouts.detect import detect
 from data_tools.layouts.layout import Layout
+from data_tools.layouts.native import declared_root
 from data_tools.layouts.places import InPath
 from data_tools.layouts.sidecar import read_sidecar, sidecar_of
 from data_tools.reader import open_dataset
@@ -43,7 +44,7 @@ from data_tools.repairs.tree_edits import (
     write_sentence,
 )
 from data_tools.rewrite.provenance import Provenance, write_provenance
-from data_tools.rewrite.sidecars import declares_itself, declaring_sidecar, sidecar_for_copy
+from data_tools.rewrite.sidecars import declaring_sidecar, sidecar_for_copy
 from data_tools.rewrite.tree import copy_attributes, read_tree
 from data_tools.rewrite.unfinished import Advance, Unfinished
 from data_tools.walks.walk import find_episodes
@@ -261,7 +262,7 @@ def tree_repair(
         detected = detect(file, path, layout, top)
         walked = find_episodes(file, path, detected.layout, detected.conventions)
         raise_faults(walked.faults)
-        is_native = declares_itself(file)
+        is_native = declared_root(file) is not None
     is_merged = len(dataset.inspected.files) > 1
     names = [record.name for record in (dataset.records if is_merged else walked.episodes)]
     return _not_by_copying(detected.layout, path, target) or TreeRepair(

@@ -11,13 +11,13 @@ import numpy as np
 from data_tools.episode import Dataset
 from data_tools.errors import UserError, describe, raise_faults
 from data_tools.files.hdf5 import open_hdf5
-from data_tools.layouts.native import NATIVE_LAYOUT
+from data_tools.layouts.native import NATIVE_LAYOUT, declared_root
 from data_tools.layouts.sidecar import Sidecar, read_sidecar, sidecar_of
 from data_tools.reader import open_dataset
 from data_tools.rewrite.demo_files import copy_demos, demo_name
 from data_tools.rewrite.edited import stored_cameras
 from data_tools.rewrite.provenance import provenance, write_provenance
-from data_tools.rewrite.sidecars import declares_itself, declaring_sidecar, sidecar_for_copy
+from data_tools.rewrite.sidecars import declaring_sidecar, sidecar_for_copy
 from data_tools.rewrite.tree import read_tree
 from data_tools.rewrite.unfinished import Advance, Unfinished, silently
 
@@ -97,7 +97,7 @@ def _declarations(
                 read_tree(file, path)
             except UserError as error:
                 faults += error.faults
-            kinds.append(declares_itself(file))
+            kinds.append(declared_root(file) is not None)
         sidecars[path] = declaring_sidecar(path, is_native=kinds[-1], places=places)
     raise_faults(faults)
     return all(kinds), sidecars

@@ -11,11 +11,12 @@ import numpy as np
 
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.files.hdf5 import open_hdf5
+from data_tools.layouts.native import declared_root
 from data_tools.rewrite.access_speed import AccessSpeed, measure_access
 from data_tools.rewrite.encoding import DEFAULT_QUALITY, require_quality
 from data_tools.rewrite.frame_storage import Storage, find_frames, write_frames
 from data_tools.rewrite.provenance import Provenance, is_made_so, provenance, write_provenance
-from data_tools.rewrite.sidecars import declares_itself, declaring_sidecar, sidecar_for_copy
+from data_tools.rewrite.sidecars import declaring_sidecar, sidecar_for_copy
 from data_tools.rewrite.tree import Tree, copy_attributes, read_tree, unwritten_faults
 from data_tools.rewrite.unfinished import Advance, Unfinished, require_room, silently
 
@@ -77,7 +78,7 @@ def repack(
         tree = read_tree(file, source, drop)
         _require_dropped(tree, source, drop)
         raise_faults(unwritten_faults(file, source, tree))
-        is_native = declares_itself(file)
+        is_native = declared_root(file) is not None
     declared = declaring_sidecar(source, is_native=is_native)
     sidecar = sidecar_for_copy(target, declared, is_native=is_native)
     with work:

@@ -4,20 +4,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import h5py
-
 from data_tools.errors import UserError, describe
 from data_tools.files.disk import finished_file
-from data_tools.hdf5.links import find_group
-from data_tools.layouts import native
-from data_tools.layouts.native import NATIVE_LAYOUT
 from data_tools.layouts.sidecar import folder_sidecar_of, is_there, sidecar_of
-
-
-def declares_itself(file: h5py.File) -> bool:
-    """Whether the file's own attributes declare it, as in our own layout."""
-    root = find_group(file, NATIVE_LAYOUT.root)
-    return root is not None and native.CONVENTIONS_ATTRIBUTE in root.attrs
 
 
 def declaring_sidecar(path: Path, *, is_native: bool, places: Iterable[Path] = ()) -> Path | None:

@@ -14,9 +14,10 @@ from data_tools.episode import Dataset, task_of
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.files.hdf5 import open_hdf5
 from data_tools.keep import keep_steps
+from data_tools.layouts.native import declared_root
 from data_tools.rewrite.demo_files import demo_name
 from data_tools.rewrite.provenance import provenance, write_provenance
-from data_tools.rewrite.sidecars import declares_itself, declaring_sidecar, sidecar_for_copy
+from data_tools.rewrite.sidecars import declaring_sidecar, sidecar_for_copy
 from data_tools.rewrite.tree import copy_attributes, read_tree
 from data_tools.rewrite.unfinished import Unfinished
 
@@ -112,7 +113,7 @@ def write_split_masks(
     made = provenance("split", [source], settings)
     with Unfinished(target, made) as work, open_hdf5(source) as old:
         read_tree(old, source)
-        is_native = declares_itself(old)
+        is_native = declared_root(old) is not None
         declared = declaring_sidecar(source, is_native=is_native, places=places)
         sidecar = sidecar_for_copy(target, declared, is_native=is_native)
         whole = work.folder / "whole.hdf5"
