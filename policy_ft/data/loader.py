@@ -4,7 +4,6 @@ import os
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from multiprocessing import get_context, parent_process
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -29,14 +28,15 @@ class BatchLoader:
     """The batches of one rank.
 
     The global batch of train step i holds the positions [i * batch_size, (i + 1) * batch_size) of
-    the shuffled run over the data. It is cut into accumulation_steps micro-batches and each of
+    the order. It is cut into accumulation_steps micro-batches and each of
     those into one part a rank, so the union over ranks and micro-batches does not depend on their
     numbers. With batch_size 8, 2 micro-batches and 2 ranks, rank 1 gets the positions 2, 3 and then
     6, 7 of step 0.
 
     Args:
         windows: the samples, of one source or several.
-        seed: of order and noise.
+        order: which window stands at each position, e.g. `windows.order(seed)`.
+        seed: of the noise.
         batch_size: samples of one train step over all ranks and micro-batches.
         num_draws: noise draws per sample, k.
         rank: of this process.
@@ -55,6 +55,7 @@ class BatchLoader:
         self,
         windows: WindowDataset | MixedWindows,
         *,
+        order: Order,
         seed: int,
         batch_size: int,
         num_draws: int = 1,
@@ -78,7 +79,7 @@ class BatchLoader:
             )
         self.windows = windows
         self.batch_size = batch_size
-        self._samples = _Samples(windows, seed, num_draws)
+        self._samples = _Samples(windows, order, seed, num_draws)
         self._parts = (accumulation_steps, world_size, batch_size // parts)
         self._rank = rank
         self._keeps_homes = keeps_homes
@@ -177,16 +178,13 @@ class _Samples:
     """Turns the positions of a micro-batch into the batch, in a worker or here."""
 
     windows: WindowDataset | MixedWindows
+    order: Order
     seed: int
     num_draws: int
 
-    @cached_property
-    def _order(self) -> Order:
-        return self.windows.order(self.seed)
-
     def __getitems__(self, positions: Sequence[int]) -> Batch | UserError:
-        epochs, sample_ids = self._order(np.asarray(positions))
         try:
+            epochs, sample_ids = self._placed(np.asarray(positions, dtype=np.int64))
             samples = [self.windows[sample_id] for sample_id in sample_ids.tolist()]
         except UserError as error:
             # raised by the loader: DataLoader would wrap it into a traceback of the worker
@@ -197,7 +195,30 @@ class _Samples:
 
     def sample_ids(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """int64[n], which window stands at each position."""
-        return self._order(positions)[1]
+        return self._placed(positions)[1]
+
+    def _placed(
+        self, positions: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Epochs and sample ids at some positions; UserError where an order says no such thing."""
+        placed, num_windows = self.order(positions), len(self.windows)
+        epochs, sample_ids = (np.asarray(values) for values in placed)
+        is_sound = (
+            {epochs.shape, sample_ids.shape} == {positions.shape}
+            and {epochs.dtype.kind, sample_ids.dtype.kind} <= {"i"}
+            and (epochs >= 0).all()
+            and ((sample_ids >= 0) & (sample_ids < num_windows)).all()
+        )
+        if not is_sound:
+            where = f"{type(self.order).__name__} at positions {_ends(positions)}"
+            found = f"epochs {_ends(epochs)} and sample ids {_ends(sample_ids)}"
+            expected = (
+                f"an epoch int64 from 0 and a sample id int64 from 0 to {num_windows - 1} for "
+                f"each of the {len(positions)} positions"
+            )
+            remedy = "Correct the order, or build it for these windows."
+            raise UserError(describe(where, found, expected, remedy))
+        return epochs.astype(np.int64), sample_ids.astype(np.int64)
 
     def _flow(
         self, epochs: npt.NDArray[np.int64], sample_ids: npt.NDArray[np.int64]
@@ -210,6 +231,12 @@ class _Samples:
         ]
         noise, uniform = (torch.from_numpy(np.stack(values)) for values in zip(*drawn, strict=True))
         return noise, time_from_uniform(uniform)
+
+
+def _ends(values: npt.NDArray[Any]) -> str:
+    """What messages show of an array: type, shape and extremes."""
+    extremes = f" from {values.min()} to {values.max()}" if values.size else ""
+    return f"{values.dtype}{list(values.shape)}{extremes}"
 
 
 def _worker_context() -> BaseContext:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, lru_cache
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -40,9 +40,22 @@ def sample_at(positions: Ints, num_samples: int, seed: int, source: int = 0) -> 
     return epochs, sample_ids
 
 
+class Order(Protocol):
+    """Which sample stands at each position of an endless run: a pure function, and picklable.
+
+    What it says of a position must not depend on what else was asked, nor on when and where: ranks
+    and workers ask for their own parts, and a resumed run for what is left. Noise and time are
+    functions of epoch and sample_id, so a pair of them that comes twice brings the same noise: an
+    order that draws with replacement counts a sample's epochs up.
+    """
+
+    def __call__(self, positions: Ints) -> tuple[Ints, Ints]:
+        """The epoch int64[n], at least 0, and the sample_id int64[n] at each position int64[n]."""
+
+
 @dataclass(frozen=True)
-class Order:
-    """Which sample stands at each position of an endless run over one or several sources.
+class Shuffled:
+    """An `Order` over one or several sources, each gone through in epochs and mixed by its share.
 
     The positions are cut into blocks of 1000. After each block every source has had its share of
     all samples so far, less than one sample off; within a block the sources are mixed at random.

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.episode import Dataset
-from policy_ft.data.shuffle import Order
+from policy_ft.data.shuffle import Shuffled
 from policy_ft.errors import UserError, describe
 from policy_ft.transforms import Transforms
 
@@ -79,9 +79,9 @@ class WindowDataset:
         )
         return {**sample, "sample_id": np.array(sample_id, dtype=np.int64)}
 
-    def order(self, seed: int) -> Order:
-        """Which window stands at each position of a run."""
-        return Order((len(self),), (1.0,), seed)
+    def order(self, seed: int) -> Shuffled:
+        """Every window once an epoch, shuffled."""
+        return Shuffled((len(self),), (1.0,), seed)
 
     def locate(self, sample_id: int) -> tuple[str, int]:
         """The name of a window's episode and the step of its observation."""
@@ -124,9 +124,9 @@ class MixedWindows:
         part, own_id = self._part(sample_id)
         return {**part[own_id], "sample_id": np.array(sample_id, dtype=np.int64)}
 
-    def order(self, seed: int) -> Order:
-        """Which window stands at each position of a run; honours the shares."""
-        return Order(tuple(len(part) for part in self.parts), self._shares, seed)
+    def order(self, seed: int) -> Shuffled:
+        """Each source's windows once in its own epochs, shuffled and mixed by the shares."""
+        return Shuffled(tuple(len(part) for part in self.parts), self._shares, seed)
 
     def locate(self, sample_id: int) -> tuple[str, int]:
         """The name of a window's episode and the step of its observation."""

@@ -305,9 +305,7 @@ def _build(
     wrapped = accelerator.prepare(model)
     optimizer = build_optimizer(model, plan, config.optimizer)
     ema = None if config.tuning.ema == "off" else Ema(model, config.tuning.ema.decay)
-    windows, held_out = training_and_validation(
-        episodes, policy.transforms, config.data, config.seed
-    )
+    windows, unseen = training_and_validation(episodes, policy.transforms, config.data, config.seed)
     dtype = model.autocast_dtype = autocast_dtype(config.training, accelerator.device)
     clip_norm = config.optimizer.clip_norm
     return _Run(
@@ -330,6 +328,7 @@ def _build(
         ),
         loader=BatchLoader(
             windows,
+            order=windows.order(config.seed),
             seed=config.seed,
             batch_size=config.training.batch_size,
             num_draws=config.training.noise_draws,
@@ -341,7 +340,7 @@ def _build(
             prefetch=config.data.prefetch,
         ),
         validation=MixedValidation(
-            {name: Validation(each, config, accelerator, dtype) for name, each in held_out.items()},
+            {name: Validation(each, config, accelerator, dtype) for name, each in unseen.items()},
             [source.share for source in sources_of(episodes)],
         ),
         display=ProgressDisplay(

@@ -223,4 +223,4 @@ def test_no_episodes_give_no_windows(fitted, episodes):
 def test_a_batch_that_does_not_divide_among_the_processes_is_refused(fitted, episodes):
     windows = WindowDataset(episodes, (0,), fitted())
     with pytest.raises(UserError, match=r"8 for 3 processes x 1 micro.*number of processes"):
-        BatchLoader(windows, seed=0, batch_size=8, world_size=3)
+        BatchLoader(windows, order=windows.order(0), seed=0, batch_size=8, world_size=3)

@@ -29,7 +29,7 @@ def windows(fitted, episodes):
 
 def steps_of(windows, first_step, count, **settings):
     """The micro-batches of `count` train steps."""
-    loader = BatchLoader(windows, seed=7, num_draws=2, **settings)
+    loader = BatchLoader(windows, order=windows.order(7), seed=7, num_draws=2, **settings)
     with closing(loader.iter_from(first_step)) as batches:
         return list(islice(batches, count))
 
@@ -251,7 +251,9 @@ def test_workers_end_when_the_training_process_is_killed(fitted, episodes, tmp_p
         "if __name__ == '__main__':\n"
         "    transforms = Transforms.load(Path(sys.argv[1]))\n"
         "    windows = WindowDataset(open_dataset(sys.argv[2]), (0,), transforms)\n"
-        "    batches = BatchLoader(windows, seed=0, batch_size=4, num_workers=2).iter_from(0)\n"
+        "    order = windows.order(0)\n"
+        "    loader = BatchLoader(windows, order=order, seed=0, batch_size=4, num_workers=2)\n"
+        "    batches = loader.iter_from(0)\n"
         "    next(batches)\n"
         "    print(*[p.pid for p in multiprocessing.active_children()], flush=True)\n"
         "    time.sleep(60)\n"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from policy_ft.data.loader import parts_by_home
-from policy_ft.data.shuffle import Order
+from policy_ft.data.shuffle import Shuffled
 
 
 def test_a_rank_takes_the_places_whose_home_it_is_and_guests_where_there_is_room():
@@ -16,7 +16,7 @@ def test_a_rank_takes_the_places_whose_home_it_is_and_guests_where_there_is_room
 @pytest.mark.parametrize(("batch_size", "share"), [(256, 0.87), (64, 0.75)])
 def test_windows_with_a_home_come_back_to_the_rank_that_has_seen_them(batch_size, share):
     """Eight ranks; dealt by position, the second epoch would find an eighth of its windows."""
-    order, seen, met = Order((4096,), (1.0,), seed=0), [set() for _ in range(8)], []
+    order, seen, met = Shuffled((4096,), (1.0,), seed=0), [set() for _ in range(8)], []
     for positions in np.arange(3 * 4096).reshape(-1, batch_size):
         _, sample_ids = order(positions)
         for rank, places in enumerate(parts_by_home(sample_ids % 8, 8)):

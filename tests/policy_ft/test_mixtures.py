@@ -35,7 +35,7 @@ def built(config):
 
 
 def steps_of(windows, first_step, count, **settings):
-    loader = BatchLoader(windows, seed=7, num_draws=2, **settings)
+    loader = BatchLoader(windows, order=windows.order(7), seed=7, num_draws=2, **settings)
     with closing(loader.iter_from(first_step)) as batches:
         return list(islice(batches, count))
 

@@ -62,8 +62,9 @@ def test_bfloat16_computation_learns_like_float32(
     assert config.family == "pi0"
     episodes, transforms = record(lengths=[50] * 16), fitted(ModelShape.of(config))
     windows = WindowDataset(episodes, range(16), transforms)
-    loader = BatchLoader(windows, seed=0, batch_size=8, num_draws=2).iter_from(0)
-    batches = [to_device(next(loader)[0], transforms, CPU) for _ in range(NUM_STEPS)]
+    loader = BatchLoader(windows, order=windows.order(0), seed=0, batch_size=8, num_draws=2)
+    samples = loader.iter_from(0)
+    batches = [to_device(next(samples)[0], transforms, CPU) for _ in range(NUM_STEPS)]
     runs = []
     for dtype in (None, torch.bfloat16):
         model = build_model(config)

@@ -274,7 +274,9 @@ def test_a_train_step_makes_the_host_wait_once(policy, episodes):
         autocast_dtype=torch.bfloat16,
     )
     ema = Ema(policy.model, 0.9)
-    samples = next(BatchLoader(windows, seed=0, batch_size=4, accumulation_steps=2).iter_from(0))
+    order = windows.order(0)
+    loader = BatchLoader(windows, order=order, seed=0, batch_size=4, accumulation_steps=2)
+    samples = next(loader.iter_from(0))
     batches = [to_device(each, policy.transforms, torch.device("cpu")) for each in samples]
     with HostReads() as reads:
         step(1, batches)

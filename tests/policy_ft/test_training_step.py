@@ -36,6 +36,7 @@ class Stepper:
     def batches(self, accumulation_steps: int = 1, num_draws: int = 2) -> list[MicroBatch]:
         loader = BatchLoader(
             self.windows,
+            order=self.windows.order(0),
             seed=0,
             batch_size=8,
             num_draws=num_draws,
@@ -94,7 +95,9 @@ def test_masked_errors_have_no_loss_and_no_gradient_whatever_they_are():
 
 def test_padded_steps_and_columns_are_not_valid(stepper):
     (batch,) = stepper.batches()
-    (samples,) = next(BatchLoader(stepper.windows, seed=0, batch_size=8).iter_from(0))
+    windows = stepper.windows
+    loader = BatchLoader(windows, order=windows.order(0), seed=0, batch_size=8)
+    (samples,) = next(loader.iter_from(0))
     assert not samples["action_mask"].all()
     assert torch.equal(batch.valid[:, 0, :, 0], samples["action_mask"])
     assert not batch.valid[..., 3].any(), "the robot has three action columns, the model four"
