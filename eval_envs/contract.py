@@ -71,8 +71,9 @@ class ChunkStep(gymnasium.Wrapper[dict[str, Any], FloatArray, dict[str, Any], Fl
 
     The action space is float32[n, a]. `step` executes the rows in order and stops where the episode
     ends; a chunk of fewer rows is taken, too (outside a vector environment, which needs one shape).
-    The reward is summed, and `info` is that of the last executed step with `steps_taken`,
-    `is_success` and `success_any` (at any executed step) and `is_success_final` (at the last).
+    The reward is summed, and `info` is that of the last executed step with `steps_taken`, the
+    `rewards` of the steps, `is_success` and `success_any` (at any executed step) and
+    `is_success_final` (at the last).
 
     Put wrappers that change observations outside: with `advance` and `observe` this one bypasses
     what it wraps.
@@ -135,6 +136,7 @@ class ChunkStep(gymnasium.Wrapper[dict[str, Any], FloatArray, dict[str, Any], Fl
         return self._seen, {
             **info,
             "steps_taken": 0,
+            "rewards": [],
             "is_success": is_success,
             "is_success_final": is_success,
             "success_any": success_any,
@@ -154,16 +156,18 @@ class ChunkStep(gymnasium.Wrapper[dict[str, Any], FloatArray, dict[str, Any], Fl
                     "Give one row per action, none left out.",
                 )
             )
-        total, outcomes = 0.0, []
+        rewards: list[float] = []
+        outcomes = []
         for row in chunk:
             observation, reward, terminated, truncated, info = self._step_once(row)
-            total += reward
+            rewards.append(reward)
             outcomes.append(successes(info))
             if is_over := terminated or truncated:
                 break
         info = {
             **info,
             "steps_taken": len(outcomes),
+            "rewards": rewards,
             "is_success": any(is_success for is_success, _ in outcomes),
             "is_success_final": outcomes[-1][0],
             "success_any": any(success_any for _, success_any in outcomes),
@@ -172,7 +176,7 @@ class ChunkStep(gymnasium.Wrapper[dict[str, Any], FloatArray, dict[str, Any], Fl
             self._seen = observation
         elif self._look_at_end or not is_over:
             self._seen = self.unwrapped.observe()  # type: ignore[attr-defined]
-        return self._seen, total, terminated, truncated, info
+        return self._seen, sum(rewards), terminated, truncated, info
 
     def _step_once(
         self, action: FloatArray
