@@ -21,7 +21,9 @@ from policy_ft.data.sources import Mixture, statistics_basis, training_indices
 from policy_ft.errors import Faults, UserError, describe
 from policy_ft.models.backbones.timm_tower import TimmTower
 from policy_ft.models.build import build_model
+from policy_ft.models.objective import reached
 from policy_ft.models.vla import VLAModel
+from policy_ft.objectives.flow import Flow
 from policy_ft.policy import LoadReport, Policy
 from policy_ft.preflight import (
     remarks,
@@ -36,13 +38,13 @@ from policy_ft.preflight import (
 )
 from policy_ft.tokenization import read_tokenizer, train_tokenizer
 from policy_ft.training import loop
-from policy_ft.training.directory import starting_point
+from policy_ft.training.directory import TrainResult, starting_point
 from policy_ft.training.hooks import Hook
 from policy_ft.training.launch import start_accelerator
-from policy_ft.training.loop import TrainResult
 from policy_ft.training.metrics import require_tensorboard
 from policy_ft.training.ownership import require_writable
 from policy_ft.transforms import ModelShape, Transforms, prompt_text
+from policy_ft.tuning.groups import GroupPlan, plan_groups
 
 PARENT_KEYS = (
     "weights_sha256",
@@ -95,7 +97,7 @@ def train(
         policy = (
             _starting_policy(config, episodes) if checkpoint is None else load_policy(checkpoint)
         )
-        require_loaded(config, policy)
+        require_loaded(_plan(config, policy), policy)
     if command:
         policy = replace(policy, provenance={**policy.provenance, "command": command})
     episodes = _fitting(config, policy, episodes)
@@ -135,12 +137,19 @@ def check(
     policy = faults.of(lambda: _policy_to_check(config, episodes))
     if policy is not None:
         _tell_of(config, policy, episodes, tell)
-        faults.of(lambda: require_loaded(config, policy))
-        faults.of(lambda: require_speed_settings(config, policy))
+        plan = faults.of(lambda: _plan(config, policy))
+        if plan is not None:
+            faults.of(lambda: require_loaded(plan, policy))
+            faults.of(lambda: require_speed_settings(config, policy, plan))
         faults.of(lambda: require_rollouts(config, policy))
         if episodes is not None:
             faults.of(lambda: _fitting(config, policy, episodes, tell))
     return faults.listed
+
+
+def _plan(config: RunConfig, policy: Policy) -> GroupPlan:
+    names = reached([Flow()], policy.model)
+    return plan_groups(policy.model, config.tuning.groups, config.optimizer, names)
 
 
 def check_data(config: DataConfig, seed: int) -> list[str]:

@@ -21,7 +21,7 @@ from policy_ft.policy import Policy
 from policy_ft.training.features import build_feature_cache
 from policy_ft.training.launch import require_compiler, start_accelerator
 from policy_ft.transforms.checks import NO_IMAGES
-from policy_ft.tuning.groups import plan_groups
+from policy_ft.tuning.groups import GroupPlan
 from policy_ft.tuning.stochastic import batch_norms
 
 
@@ -217,13 +217,12 @@ def _unnamed_robot(found: str, episodes: Dataset) -> str:
     )
 
 
-def require_loaded(config: RunConfig, policy: Policy) -> None:
+def require_loaded(plan: GroupPlan, policy: Policy) -> None:
     """UserError for what training never corrects and no file has filled.
 
     These are the parameters that a rule freezes, and the statistics of BatchNorm layers, which stay
     as they are in every run (tuning/groups.py).
     """
-    plan = plan_groups(policy.model, config.tuning.groups, config.optimizer)
     loaded = {*policy.load_report.loaded, *policy.load_report.tied}
     random: dict[str, list[str]] = {}
     for each in plan.assignments:
@@ -255,9 +254,8 @@ def require_loaded(config: RunConfig, policy: Policy) -> None:
     raise_faults(faults)
 
 
-def require_speed_settings(config: RunConfig, policy: Policy) -> None:
+def require_speed_settings(config: RunConfig, policy: Policy, plan: GroupPlan) -> None:
     """UserError for a feature cache or a compiler that this run asks for and cannot have."""
-    plan = plan_groups(policy.model, config.tuning.groups, config.optimizer)
     faults = Faults()
     faults.of(lambda: build_feature_cache(config.training, policy.model, plan))
     faults.of(lambda: require_compiler(config.training, start_accelerator().device))

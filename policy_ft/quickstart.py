@@ -36,7 +36,7 @@ from policy_ft.evaluation.videos import film
 from policy_ft.execution.chunks import recorded_replan_steps
 from policy_ft.execution.threads import rollout_threads
 from policy_ft.policy import Policy
-from policy_ft.training.loop import TrainResult
+from policy_ft.training.directory import TrainResult
 
 ASSETS = Path(__file__).parent / "assets"
 BASE = ASSETS / "tabletop_base"

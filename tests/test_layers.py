@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("policy_ft.errors",),
     ("policy_ft.config",),
     ("policy_ft.models", "policy_ft.augment", "policy_ft.tokenization"),
-    ("policy_ft.transforms",),
+    ("policy_ft.transforms", "policy_ft.objectives"),
     ("policy_ft.data", "policy_ft.embodiments"),
     ("policy_ft.policy",),
     ("policy_ft.checkpoints", "policy_ft.tuning", "policy_ft.execution"),

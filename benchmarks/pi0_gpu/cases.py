@@ -7,9 +7,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from policy_ft.config.model import ModelConfig
+from policy_ft.models.batch import Batch
 from policy_ft.models.build import build_model
 from policy_ft.models.inputs import ModelInput
-from policy_ft.training.step import MicroBatch
+from policy_ft.objectives.flow import Flow
 
 PROMPT_TOKENS = 24
 
@@ -43,10 +44,10 @@ def random_inputs(config: ModelConfig, batch: int, cameras: int, device: str) ->
     )
 
 
-def random_batch(config: ModelConfig, batch: int, cameras: int, device: str) -> MicroBatch:
+def random_batch(config: ModelConfig, batch: int, cameras: int, device: str) -> Batch:
     """A micro-batch of one noise draw whose every element carries loss."""
     chunk = (config.action_horizon, config.action_dim)
-    return MicroBatch(
+    return Batch(
         inputs=random_inputs(config, batch, cameras, device),
         actions=torch.randn(batch, *chunk, device=device),
         valid=torch.ones(batch, 1, *chunk, dtype=torch.bool, device=device),
@@ -72,7 +73,7 @@ def forward_flops(config: ModelConfig) -> dict[str, float]:
     counter = FlopCounterMode(display=False)
     with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH), counter, torch.no_grad():
         batch = random_batch(config, 1, NUM_CAMERAS, "cpu")
-        build_model(config)(batch.inputs, batch.actions, batch.noise, batch.time)
+        build_model(config)(batch, [Flow()])
     total = float(counter.get_total_flops())
     backbone = float(sum(counter.get_flop_counts()["VLAModel.backbone"].values()))
     return {"backbone": backbone, "expert": total - backbone}

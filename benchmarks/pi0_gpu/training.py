@@ -11,9 +11,11 @@ from pi0_gpu.device import forget_peak, peak_gib, release, wait
 from pi0_gpu.report import Report
 from policy_ft.config.model import ModelConfig
 from policy_ft.config.run import GroupRule, OptimizerConfig
+from policy_ft.models.batch import Batch
 from policy_ft.models.build import build_model
+from policy_ft.objectives.flow import Flow
 from policy_ft.training.optimizer import build_optimizer
-from policy_ft.training.step import MicroBatch, TrainStep
+from policy_ft.training.step import TrainStep
 from policy_ft.tuning.averaging import Ema
 from policy_ft.tuning.groups import plan_groups
 
@@ -42,20 +44,21 @@ class Trainee:
             self.model = build_model(config)
         settings = OptimizerConfig()
         rules = [GroupRule(pattern=name, frozen=True) for name in frozen]
-        plan = plan_groups(self.model, rules, settings)
+        plan = plan_groups(self.model, rules, settings, Flow().reaches(self.model))
         plan.apply(self.model)
         self.num_learning = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         self._ema = Ema(self.model, 0.99)
         self._step = TrainStep(
             Accelerator(cpu=device == "cpu"),
             self.model,
+            [Flow()],
             build_optimizer(self.model, plan, settings),
             lambda sample_id: ("random", sample_id),
             settings.clip_norm,
             torch.bfloat16,
         )
 
-    def steps(self, batch: MicroBatch, count: int) -> float:
+    def steps(self, batch: Batch, count: int) -> float:
         """Seconds of each of `count` optimizer steps."""
         before = time.perf_counter()
         for step in range(count):

@@ -212,7 +212,7 @@ class ActionExpert(nn.Module):
             context: of the same b observations, k draws and h steps.
             state: float32[b, s].
             noisy_actions: float[b, k, h, a].
-            time: float32[b, k], 1 = noise, 0 = actions.
+            time: float32[b, k] of whole chunks, or [b, k, h] of each step; 1 = noise, 0 = actions.
 
         Returns:
             float32[b, k, h, a].
@@ -240,10 +240,17 @@ class ActionExpert(nn.Module):
     def _tokens(
         self, state: Tensor, noisy_actions: Tensor, time: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """The suffix float[b, k, m, w], and the condition float[b, k, 1, w] of adaptive norms."""
+        """The suffix float[b, k, m, w], and the condition of adaptive norms.
+
+        That is float[b, k, 1, w], or float[b, k, m, w] where each step has a time of its own; a
+        state token then has that of the last step, the latest to become an action.
+        """
         embedding = time_embedding(
-            time, self.config.width, self.config.min_period, self.config.max_period
-        )[:, :, None]
+            time if time.ndim == 3 else time[:, :, None],
+            self.config.width,
+            self.config.min_period,
+            self.config.max_period,
+        )
         actions, condition = self.action_in_proj(noisy_actions.float()), None
         if self.config.time == "concat":
             both = torch.cat((actions, embedding.expand_as(actions)), dim=-1)
@@ -254,6 +261,8 @@ class ActionExpert(nn.Module):
         if self.config.state_token == "suffix":
             states = repeat(self.state_proj(state), "b w -> b k 1 w", k=actions.shape[1])
             actions = torch.cat((states, actions), dim=2)
+            if condition is not None and time.ndim == 3:
+                condition = torch.cat((condition[:, :, -1:], condition), dim=2)
         return actions, condition
 
 

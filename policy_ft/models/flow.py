@@ -24,8 +24,14 @@ def time_from_uniform(uniform: Tensor) -> Tensor:
 
 
 def interpolate(actions: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-    """x_t: float[b, k, h, a] between actions[b, 1, h, a] and noise[b, k, h, a] at time[b, k]."""
-    t = time[:, :, None, None]
+    """x_t: float[b, k, h, a] between actions[b, 1, h, a] and noise[b, k, h, a].
+
+    Args:
+        actions: where time is 0.
+        noise: where time is 1.
+        time: float[b, k] of whole chunks, or [b, k, h] of each step.
+    """
+    t = time[..., None] if time.ndim == 3 else time[:, :, None, None]
     return t * noise + (1.0 - t) * actions
 
 

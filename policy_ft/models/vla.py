@@ -3,21 +3,24 @@
 Letters: b batch, k noise draw, h action step, a action column.
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 
 from policy_ft.models.backbones.backbone import Backbone, Feature
+from policy_ft.models.batch import Batch
 from policy_ft.models.expert import ActionExpert
-from policy_ft.models.flow import integrate, interpolate
+from policy_ft.models.flow import integrate
 from policy_ft.models.inputs import ModelInput
+from policy_ft.models.objective import Objective, Term, terms_of
 from policy_ft.models.prefix import Prefix
 from policy_ft.models.turns import EvaluationMode
 
 
 class VLAModel(nn.Module):
-    """A vision-language-action policy trained by flow matching.
+    """A vision-language-action policy that samples actions by flow matching.
 
     Args:
         backbone: ModelInput -> Prefix; has `dormant`.
@@ -47,39 +50,19 @@ class VLAModel(nn.Module):
 
     def forward(
         self,
-        inputs: ModelInput,
-        actions: Tensor,
-        noise: Tensor | None = None,
-        time: Tensor | None = None,
+        batch: Batch,
+        objectives: Sequence[Objective],
         features: Prefix | Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """Unreduced losses: the only entry of training, as distributed wrappers hook only forward.
+    ) -> dict[str, Term]:
+        """The terms of all objectives: the only entry of training, as wrappers hook only forward.
 
         Args:
-            inputs: b observations.
-            actions: float32[b, h, a], normalized.
-            noise: float32[b, h, a], or [b, k, h, a] for k draws that share the prefix; drawn from
-                torch's generator when not given, which is for experiments only: training passes
-                noise that depends on the sample's identity.
-            time: float32[b] or [b, k]; 1 = noise, 0 = actions. Not given: drawn uniformly.
-            features: of the same inputs, computed before; as Backbone.forward takes them.
-
-        Returns:
-            {"flow": squared error of the velocity, float32 of noise's shape}.
+            batch: b samples.
+            objectives: what is minimised.
+            features: of the batch's observations, computed before; as Backbone.forward takes them.
         """
-        noise = torch.randn_like(actions) if noise is None else noise
-        time = (
-            torch.rand(noise.shape[: noise.ndim - 2], device=actions.device)
-            if time is None
-            else time
-        )
-        draws = noise if noise.ndim == 4 else noise[:, None]
-        times = time if time.ndim == 2 else time[:, None]
-        prefix = self.backbone(inputs, features)
-        noisy = interpolate(actions[:, None], draws, times)
-        velocity = self.expert(prefix, inputs.state, noisy, times)
-        error = (velocity - (draws - actions[:, None])).square()
-        return {"flow": error if noise.ndim == 4 else error[:, 0]}
+        prefix = self.backbone(batch.inputs, features)
+        return terms_of(objectives, self, prefix, batch)
 
     @torch.no_grad()
     def sample_actions(
@@ -114,11 +97,6 @@ class VLAModel(nn.Module):
     def evaluating(self) -> AbstractContextManager[None]:
         """Evaluation mode inside the block, for any number of threads; then as before."""
         return self._evaluation.of(self)
-
-    @property
-    def dormant(self) -> tuple[str, ...]:
-        """Names of parameters that the flow loss cannot reach: kept and saved, not optimised."""
-        return tuple(f"backbone.{name}" for name in self.backbone.dormant)
 
     @property
     def feature_sources(self) -> dict[Feature, tuple[str, ...]]:

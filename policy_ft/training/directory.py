@@ -4,14 +4,34 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from policy_ft.checkpoints.atomic import UNFINISHED_SUFFIX
 from policy_ft.errors import UserError, describe
+from policy_ft.training.metrics import Record
 
 STATE_DIRECTORY, STATE_FILE = "training_state", "state.json"
 DELETED = ".deleted"
 STEP_NAME = re.compile(r"step_\d{8}")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run left on disk.
+
+    Attributes:
+        directory: the run's output directory.
+        last_checkpoint: the policy after the last step.
+        best_checkpoint: the best policy: by rollouts where the run had them, else by validation
+            loss.
+        metrics: every record of metrics.jsonl, in order.
+    """
+
+    directory: Path
+    last_checkpoint: Path
+    best_checkpoint: Path
+    metrics: list[Record]
 
 
 def starting_point(checkpoints: Path, *, resume: bool) -> Path | None:

@@ -19,8 +19,16 @@ from policy_ft.config.loader import dump_config
 from policy_ft.config.run import RunConfig
 from policy_ft.data.loader import BatchLoader
 from policy_ft.data.sources import fingerprints_by_source, sources_of, training_and_validation
+from policy_ft.models.objective import reached
+from policy_ft.objectives.flow import Flow
 from policy_ft.policy import Policy
-from policy_ft.training.directory import remove_temporaries, starting_point, step_directory, tidy
+from policy_ft.training.directory import (
+    TrainResult,
+    remove_temporaries,
+    starting_point,
+    step_directory,
+    tidy,
+)
 from policy_ft.training.features import build_feature_cache
 from policy_ft.training.hooks import Hook, require_unique_names
 from policy_ft.training.launch import (
@@ -31,7 +39,7 @@ from policy_ft.training.launch import (
     seed_dropout,
     start_accelerator,
 )
-from policy_ft.training.metrics import MetricsLog, Record, read_metrics
+from policy_ft.training.metrics import MetricsLog, read_metrics
 from policy_ft.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from policy_ft.training.ownership import sole_owner
 from policy_ft.training.progress import ProgressDisplay, Stopwatch, groups_table
@@ -44,24 +52,6 @@ from policy_ft.tuning.averaging import Ema
 from policy_ft.tuning.groups import GroupPlan, plan_groups
 
 CONFIG_FILE = "config.yaml"
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run left on disk.
-
-    Attributes:
-        directory: the run's output directory.
-        last_checkpoint: the policy after the last step.
-        best_checkpoint: the best policy: by rollouts where the run had them, else by validation
-            loss.
-        metrics: every record of metrics.jsonl, in order.
-    """
-
-    directory: Path
-    last_checkpoint: Path
-    best_checkpoint: Path
-    metrics: list[Record]
 
 
 def train(
@@ -187,7 +177,8 @@ class _Run:
             seed_dropout(self.config.seed, state.train_step, self.accelerator.process_index)
             rate = learning_rate(state.train_step, self.config.optimizer)
             set_learning_rate(state.optimizer, rate)
-            state.recent.append(self.take_step(state.train_step + 1, micro_batches))
+            result = self.take_step(state.train_step + 1, micro_batches)
+            state.recent.append((result.loss, result.grad_norm))
             if state.ema is not None:
                 state.ema.update()
         state.train_step += 1
@@ -297,17 +288,21 @@ def _build(
     accelerator: Accelerator,
 ) -> _Run:
     model = policy.model
-    plan = plan_groups(model, config.tuning.groups, config.optimizer)
+    objectives = [Flow()]
+    plan = plan_groups(model, config.tuning.groups, config.optimizer, reached(objectives, model))
     features = build_feature_cache(config.training, model, plan)
     require_compiler(config.training, accelerator.device)
     plan.apply(model)
-    model.float()  # the weights the optimizer works on; bfloat16 would lose most small updates
-    wrapped = accelerator.prepare(model)
+    wrapped = accelerator.prepare(model.float())  # bfloat16 would lose most small updates
     optimizer = build_optimizer(model, plan, config.optimizer)
     ema = None if config.tuning.ema == "off" else Ema(model, config.tuning.ema.decay)
     windows, unseen = training_and_validation(episodes, policy.transforms, config.data, config.seed)
     dtype = model.autocast_dtype = autocast_dtype(config.training, accelerator.device)
     clip_norm = config.optimizer.clip_norm
+    validations = {
+        name: Validation(each, objectives, config, accelerator, dtype)
+        for name, each in unseen.items()
+    }
     return _Run(
         config=config,
         accelerator=accelerator,
@@ -320,11 +315,11 @@ def _build(
             config,
             episodes.fingerprint,
             fingerprints_by_source(episodes),
-            accelerator.num_processes,
+            num_processes=accelerator.num_processes,
         ),
         plan=plan,
         take_step=TrainStep(
-            accelerator, wrapped, optimizer, windows.locate, clip_norm, dtype, features
+            accelerator, wrapped, objectives, optimizer, windows.locate, clip_norm, dtype, features
         ),
         loader=BatchLoader(
             windows,
@@ -339,10 +334,7 @@ def _build(
             num_workers=config.data.num_workers,
             prefetch=config.data.prefetch,
         ),
-        validation=MixedValidation(
-            {name: Validation(each, config, accelerator, dtype) for name, each in unseen.items()},
-            [source.share for source in sources_of(episodes)],
-        ),
+        validation=MixedValidation(validations, [each.share for each in sources_of(episodes)]),
         display=ProgressDisplay(
             num_steps=config.training.steps, is_main=accelerator.is_main_process
         ),

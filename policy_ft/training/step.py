@@ -1,9 +1,10 @@
-"""One optimizer step: micro-batches in, loss and gradient norm out, or an error."""
+"""One optimizer step: micro-batches in, loss, terms and gradient norm out, or an error."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from policy_ft.errors import UserError, describe
-from policy_ft.models.inputs import ModelInput
+from policy_ft.models.batch import Batch
+from policy_ft.models.objective import Objective, Term
 from policy_ft.models.prefix import Prefix
 from policy_ft.training.features import FeatureCache
 from policy_ft.transforms import Transforms
@@ -20,42 +22,12 @@ from policy_ft.transforms import Transforms
 MAX_NAMED_SAMPLES = 8
 
 
-@dataclass(frozen=True)
-class MicroBatch:
-    """What the model reads for one forward pass, on its device.
-
-    Letters: b sample, k noise draw, h step of the chunk, a action column.
-
-    Attributes:
-        inputs: the encoded observations.
-        actions: float32[b, h, a], normalized.
-        valid: bool[b, 1, h, a], True where an element carries loss: a real step, and a real column
-            that moves, both in the data it comes from and to the policy.
-        noise: float32[b, k, h, a]. time: float32[b, k], 1 = noise, 0 = data.
-        sample_id: int64[b], in host memory.
-    """
-
-    inputs: ModelInput
-    actions: Tensor
-    valid: Tensor
-    noise: Tensor
-    time: Tensor
-    sample_id: Tensor
-
-    @property
-    def num_valid(self) -> Tensor:
-        """float64 scalar: elements that carry loss, over all draws."""
-        return self.valid.sum(dtype=torch.float64) * self.noise.shape[1]
-
-
-def to_device(
-    samples: Mapping[str, Tensor], transforms: Transforms, device: torch.device
-) -> MicroBatch:
-    """A MicroBatch from the loader's stacked samples: the second stage of encoding."""
+def to_device(samples: Mapping[str, Tensor], transforms: Transforms, device: torch.device) -> Batch:
+    """A Batch from the loader's stacked samples: the second stage of encoding."""
     action_mask = samples["action_mask"].to(device, non_blocking=True)
     columns = samples["action_columns"] & torch.from_numpy(transforms.action_dim_mask)
     columns = columns.to(device, non_blocking=True)
-    return MicroBatch(
+    return Batch(
         inputs=transforms.encode_batch(samples, device),
         actions=samples["actions"].to(device, non_blocking=True),
         valid=action_mask[:, None, :, None] & columns[:, None, None, :],
@@ -65,21 +37,46 @@ def to_device(
     )
 
 
-def loss_of_each_sample(losses: Mapping[str, Tensor], valid: Tensor) -> Tensor:
-    """float32[b]: the sum of every loss term over a sample's valid elements and draws.
+def row_sums(term: Term) -> Tensor:
+    """float32[n]: the masked sum of each row of a term.
 
     Masked elements are replaced by zero, not multiplied by it, so that whatever lies there has a
     zero gradient.
     """
-    terms = [
-        errors.float().masked_fill(~valid, 0.0).flatten(1).sum(1) for errors in losses.values()
-    ]
-    return torch.stack(terms).sum(0)
+    values, mask = term.values.float(), term.mask
+    if mask.dtype != torch.bool:
+        values, mask = values * mask, mask > 0
+    return values.masked_fill(~mask, 0.0).reshape(len(values), -1).sum(1)
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast | nullcontext[None]:
     """Computes in `dtype` where that is safe, weights staying float32; None does nothing."""
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimizer step saw, over the global batch.
+
+    Attributes:
+        loss: the sum of the terms, each with its weight.
+        grad_norm: of all gradients, before clipping.
+        terms: name -> mean over the term's mask.
+    """
+
+    loss: float
+    grad_norm: float
+    terms: Mapping[str, float]
+
+
+class _Part(NamedTuple):
+    """What one micro-batch found of one term."""
+
+    rows: Tensor
+    """float32[n], its masked sums."""
+    mass: Tensor
+    """float64 scalar, the sum of its mask."""
+    weight: float
 
 
 @dataclass
@@ -88,33 +85,38 @@ class TrainStep:
 
     Ranks and micro-batches hold unequal numbers of valid elements, so no mean of means is ever
     taken: the sum of each micro-batch is divided by the count over all ranks and micro-batches of
-    the step.
+    the step, for each term of the loss by its own.
 
     Attributes:
         accelerator: of this process.
         model: as the accelerator wrapped it.
+        objectives: what is minimised.
         optimizer: over the parameters that learn.
         locate: sample id -> its episode and step, for messages.
         clip_norm: gradients are scaled down to this total norm when above it.
         autocast_dtype: of the computation; None for the weights' own.
         features: what it keeps of a frozen backbone; None computes everything at every step.
+        after_backward: called with the number of the step when its gradients are there, before
+            they are clipped.
     """
 
     accelerator: Accelerator
     model: nn.Module
+    objectives: Sequence[Objective]
     optimizer: torch.optim.Optimizer
     locate: Callable[[int], tuple[str, int]]
     clip_norm: float
     autocast_dtype: torch.dtype | None
     features: FeatureCache | None = None
+    after_backward: Callable[[int], None] = lambda train_step: None
     _parameters: list[nn.Parameter] = field(init=False)
     _is_first: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
 
-    def __call__(self, train_step: int, batches: Sequence[MicroBatch]) -> tuple[float, float]:
-        """The loss (a global mean) and the gradient norm before clipping.
+    def __call__(self, train_step: int, batches: Sequence[Batch]) -> StepResult:
+        """The loss and its terms (global means) and the gradient norm before clipping.
 
         Waits for the device once, to see that they are finite; with a feature cache also when it
         meets a window for the first time.
@@ -122,70 +124,112 @@ class TrainStep:
         Raises:
             UserError: the loss or the gradient norm is not finite; the weights have not been
                 touched.
+            ValueError: a term's mask is not what its objective announced.
         """
-        count = torch.stack([batch.num_valid for batch in batches]).sum()
-        count = self.accelerator.reduce(count, reduction="sum")
-        scale = (self.accelerator.num_processes / count).float()
-        sums = [
-            self._backward(batch, scale, is_last=place == len(batches) - 1)
+        counts = self._counts(batches)
+        scales = {
+            name: torch.where(count > 0, self.accelerator.num_processes / count, 0.0).float()
+            for name, count in counts.items()
+        }
+        parts = [
+            self._backward(batch, scales, is_last=place == len(batches) - 1)
             for place, batch in enumerate(batches)
         ]
         if self._is_first:
             self._require_gradients()
+        self.after_backward(train_step)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         grad_norm = get_total_norm(gradients)
-        loss = torch.cat(sums).sum(dtype=torch.float64)
-        loss = self.accelerator.reduce(loss, reduction="sum") / count
-        loss_value, norm_value = torch.stack([loss, grad_norm.to(loss.dtype)]).tolist()
-        if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
-            raise UserError(self._diagnose(train_step, loss_value, norm_value, batches, sums))
+        result = self._result(counts, parts, grad_norm)
+        if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm)):
+            raise UserError(self._diagnose(train_step, result, batches, parts))
         clip_grads_with_norm_(self._parameters, self.clip_norm, grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return loss_value, norm_value
+        return result
 
-    def _backward(self, batch: MicroBatch, scale: Tensor, *, is_last: bool) -> Tensor:
+    def _counts(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """Term -> float64 scalar, what its sum over the whole step is divided by."""
+        announced = [_announced(self.objectives, batch) for batch in batches]
+        names = list(announced[0])
+        own = torch.stack([torch.stack([part[name] for part in announced]).sum() for name in names])
+        return dict(zip(names, self.accelerator.reduce(own, reduction="sum"), strict=True))
+
+    def _backward(
+        self, batch: Batch, scales: Mapping[str, Tensor], *, is_last: bool
+    ) -> dict[str, _Part]:
         synchronize = nullcontext() if is_last else self.accelerator.no_sync(self.model)
         with synchronize:
             with autocast(self.accelerator.device, self.autocast_dtype):
-                features = self._features(batch)
-                losses = self.model(
-                    batch.inputs,
-                    batch.actions,
-                    noise=batch.noise,
-                    time=batch.time,
-                    features=features,
-                )
-            of_each = loss_of_each_sample(losses, batch.valid)
-            self.accelerator.backward(of_each.sum() * scale)
-        return of_each.detach()
+                terms = self.model(batch, self.objectives, self._features(batch))
+            rows = {name: row_sums(term) for name, term in terms.items()}
+            weighted = [
+                rows[name].sum() * (scales[name] * term.weight)
+                for name, term in terms.items()
+                if term.weight
+            ]
+            self.accelerator.backward(torch.stack(weighted).sum())
+        return {
+            name: _Part(rows[name].detach(), term.mask.sum(dtype=torch.float64), term.weight)
+            for name, term in terms.items()
+        }
 
-    def _features(self, batch: MicroBatch) -> Prefix | Tensor | None:
+    def _features(self, batch: Batch) -> Prefix | Tensor | None:
         if self.features is None:
             return None
         return self.features(batch.inputs, batch.sample_id.tolist())
+
+    def _result(
+        self,
+        counts: Mapping[str, Tensor],
+        parts: Sequence[Mapping[str, _Part]],
+        grad_norm: Tensor,
+    ) -> StepResult:
+        """What the step found over all ranks, in one wait for the device."""
+        names = list(parts[0])
+        sums = [torch.cat([part[name].rows for part in parts]) for name in names]
+        masses = [torch.stack([part[name].mass for part in parts]).sum() for name in names]
+        own = torch.stack([*(each.sum(dtype=torch.float64) for each in sums), *masses])
+        totals, found = self.accelerator.reduce(own, reduction="sum").chunk(2)
+        count = torch.stack([counts[name] for name in names])
+        means = totals / torch.where(count > 0, count, 1.0)
+        values = torch.cat([means, found, count, grad_norm.to(means.dtype)[None]]).tolist()
+        for place, name in enumerate(names):
+            mass, expected = values[len(names) + place], values[2 * len(names) + place]
+            if not math.isclose(mass, expected, rel_tol=1e-5):
+                raise ValueError(
+                    f"objective term {name!r}: found a mask that sums to {mass}; expected "
+                    f"{expected}, which its objective counted. Correct its `counts`."
+                )
+        loss = sum(parts[0][name].weight * values[place] for place, name in enumerate(names))
+        return StepResult(loss, values[-1], dict(zip(names, values, strict=False)))
 
     def _require_gradients(self) -> None:
         self._is_first = False
         unreached = [name for name, p in self._named() if p.grad is None]
         if unreached:
             raise ValueError(
-                f"model.dormant: {unreached} got no gradient from the first backward pass; "
-                "expected every parameter that no loss reaches to be declared dormant. Add these "
-                "names to the model's `dormant`."
+                f"objectives {[objective.name for objective in self.objectives]}: found that "
+                f"{unreached} got no gradient from the first backward pass; expected one for every "
+                "parameter that an objective says it reaches. Leave these names out of `reaches`."
             )
 
     def _diagnose(
         self,
         train_step: int,
-        loss: float,
-        grad_norm: float,
-        batches: Sequence[MicroBatch],
-        sums: Sequence[Tensor],
+        result: StepResult,
+        batches: Sequence[Batch],
+        parts: Sequence[Mapping[str, _Part]],
     ) -> str:
-        is_bad = ~torch.isfinite(torch.cat([each.cpu() for each in sums]))
-        ids = torch.cat([batch.sample_id for batch in batches])
-        bad, everyone = gather_object([ids[is_bad].tolist()]), gather_object([ids.tolist()])
+        ids = [batch.sample_id for batch in batches]
+        own = {
+            sample
+            for id_, part in zip(ids, parts, strict=True)
+            for name in part
+            for sample in _not_finite(id_, part[name].rows)
+        }
+        bad = gather_object([sorted(own)])
+        everyone = gather_object([torch.cat(ids).tolist()])
         blamed = sorted({sample for rank in bad for sample in rank})
         samples = blamed or sorted({sample for rank in everyone for sample in rank})
         places = [self._place(sample) for sample in samples[:MAX_NAMED_SAMPLES]]
@@ -194,7 +238,7 @@ class TrainStep:
         culprit = "the loss of samples" if blamed else "a gradient of the batch with samples"
         return describe(
             f"train step {train_step}",
-            f"loss {loss} and gradient norm {grad_norm}; not finite is {culprit} "
+            f"loss {result.loss} and gradient norm {result.grad_norm}; not finite is {culprit} "
             f"{', '.join(places)}{more}, and {len(names)} tensors' gradients, first {names[:3]}",
             "finite values; the weights were left as they were before this step",
             "Run `robot-data validate` on the data and look at these steps; if the data is sound, "
@@ -211,3 +255,15 @@ class TrainStep:
     def _place(self, sample_id: int) -> str:
         episode, step = self.locate(sample_id)
         return f"{sample_id} ({episode}:{step})"
+
+
+def _announced(objectives: Sequence[Objective], batch: Batch) -> dict[str, Tensor]:
+    """Term -> what its objective counts in a batch."""
+    return {name: count for each in objectives for name, count in each.counts(batch).items()}
+
+
+def _not_finite(sample_ids: Tensor, rows: Tensor) -> list[int]:
+    """The samples whose rows of a term are not finite; none where rows are no samples."""
+    if len(rows) != len(sample_ids):
+        return []
+    return sample_ids[~torch.isfinite(rows.cpu())].tolist()

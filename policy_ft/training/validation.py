@@ -2,28 +2,49 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from policy_ft.config.run import RunConfig
 from policy_ft.data.noise import Purpose, flow_noise
 from policy_ft.data.windows import WindowDataset
 from policy_ft.errors import UserError, describe, raise_faults
+from policy_ft.models.objective import Objective
 from policy_ft.policy import Policy
-from policy_ft.training.step import autocast, loss_of_each_sample, to_device
+from policy_ft.training.step import autocast, row_sums, to_device
 from policy_ft.transforms import stacked
 
+ACTION_MSE = "action_mse"
 NUM_SAMPLED_WINDOWS = 32
 """Windows whose actions are sampled; ten times the cost of the loss for each, so only a few."""
 
 
+@dataclass(frozen=True)
+class _Sums:
+    """What windows add to one number of a validation."""
+
+    total: float
+    count: float
+    weight: float | None = None
+    """In the loss; None for what is only told."""
+
+    @classmethod
+    def of(cls, parts: Sequence[Self]) -> Self:
+        """The sums over all parts, of which there is at least one."""
+        total = math.fsum(part.total for part in parts)
+        return cls(total, math.fsum(part.count for part in parts), parts[0].weight)
+
+
 class Validation:
-    """The flow loss and the error of sampled actions on windows of the held-out episodes.
+    """The loss and the error of sampled actions on windows of the held-out episodes.
 
     Windows are evenly spread over the held-out steps. Each is seen at every flow time of the grid
     with the same noise, a function of (seed, window, draw), so that two validations of the same
@@ -32,6 +53,7 @@ class Validation:
 
     Args:
         windows: of the held-out episodes.
+        objectives: of the run.
         config: of the run.
         accelerator: adds up what the ranks found.
         dtype: of autocast, None for none.
@@ -40,11 +62,13 @@ class Validation:
     def __init__(
         self,
         windows: WindowDataset,
+        objectives: Sequence[Objective],
         config: RunConfig,
         accelerator: Accelerator,
         dtype: torch.dtype | None,
     ) -> None:
         self._windows = windows
+        self._objectives = objectives
         self._seed = config.seed
         self._grid = config.validation
         self._accelerator = accelerator
@@ -54,20 +78,23 @@ class Validation:
 
     @torch.no_grad()
     def run(self, policy: Policy) -> dict[str, float]:
-        """The mean squared errors loss (velocity, over the grid) and action_mse (sampled actions).
+        """loss, action_mse, and each further term of the objectives by its name.
 
-        Both in normalized units over real steps and columns, with the weights the model has at this
-        moment.
+        The loss is that of the first objective over the grid (flow matching: the mean squared error
+        of the velocity), so that penalties beside it, which say nothing of the held-out episodes,
+        do not move it. action_mse is the mean squared error of sampled actions. Both in normalized
+        units over real steps and columns, with the weights the model has at this moment; samples
+        count alike, whatever their weights in training.
 
         Raises:
             UserError: one of them is not finite; on every rank alike, as all see the same sums.
         """
-        errors = [self._flow_error(policy, samples) for samples in self._loss_batches]
-        errors += [self._action_error(policy, samples) for samples in self._action_batches]
-        totals = torch.stack(errors).sum(0) if errors else torch.zeros(4, dtype=torch.float64)
-        totals = self._accelerator.reduce(totals.to(self._accelerator.device), reduction="sum")
-        flow, num_flow, action, num_action = totals.tolist()
-        values = {"loss": flow / num_flow, "action_mse": action / num_action}
+        found = self._found(policy)
+        values = {name: sums.total / sums.count for name, sums in found.items()}
+        of_loss = {name: sums.weight for name, sums in found.items() if sums.weight is not None}
+        loss = sum(weight * values[name] for name, weight in of_loss.items())
+        told = [name for name in values if len(of_loss) > 1 or name not in of_loss]
+        values = {"loss": loss} | {name: values[name] for name in told}
         raise_faults(
             describe(
                 f"validation, {name}",
@@ -80,15 +107,36 @@ class Validation:
         )
         return values
 
-    def _flow_error(self, policy: Policy, samples: dict[str, Tensor]) -> Tensor:
+    def _found(self, policy: Policy) -> dict[str, _Sums]:
+        """Name -> sums over the windows of all ranks, which may hold none."""
+        own: dict[str, list[_Sums]] = {}
+        for samples in self._loss_batches:
+            for name, sums in self._loss_sums(policy, samples).items():
+                own.setdefault(name, []).append(sums)
+        for samples in self._action_batches:
+            own.setdefault(ACTION_MSE, []).append(self._action_sums(policy, samples))
+        found: dict[str, _Sums] = {}
+        for rank in gather_object([own]):
+            for name, parts in rank.items():
+                found[name] = _Sums.of([*([found[name]] if name in found else []), *parts])
+        # the order of a rank that holds windows, whichever ranks there are
+        return {name: found[name] for name in sorted(found, key=lambda name: name == ACTION_MSE)}
+
+    def _loss_sums(self, policy: Policy, samples: dict[str, Tensor]) -> dict[str, _Sums]:
         batch = to_device(samples, policy.transforms, self._accelerator.device)
         with autocast(self._accelerator.device, self._dtype):
-            losses = policy.model(batch.inputs, batch.actions, noise=batch.noise, time=batch.time)
-        total = loss_of_each_sample(losses, batch.valid).sum(dtype=torch.float64)
-        nothing = torch.zeros_like(total)
-        return torch.stack([total, batch.num_valid, nothing, nothing])
+            terms = policy.model(batch, self._objectives)
+        of_loss = self._objectives[0].counts(batch)
+        return {
+            name: _Sums(
+                row_sums(term).sum(dtype=torch.float64).item(),
+                term.mask.sum(dtype=torch.float64).item(),
+                term.weight if name in of_loss else None,
+            )
+            for name, term in terms.items()
+        }
 
-    def _action_error(self, policy: Policy, samples: dict[str, Tensor]) -> Tensor:
+    def _action_sums(self, policy: Policy, samples: dict[str, Tensor]) -> _Sums:
         batch = to_device(samples, policy.transforms, self._accelerator.device)
         with autocast(self._accelerator.device, self._dtype):
             chunks = policy.model.sample_actions(
@@ -100,14 +148,9 @@ class Validation:
                 ),
             )
         valid = batch.valid[:, 0]
-        total = (
-            (chunks.float() - batch.actions)
-            .square()
-            .masked_fill(~valid, 0.0)
-            .sum(dtype=torch.float64)
-        )
-        nothing = torch.zeros_like(total)
-        return torch.stack([nothing, nothing, total, valid.sum(dtype=torch.float64)])
+        errors = (chunks.float() - batch.actions).square().masked_fill(~valid, 0.0)
+        total = errors.sum(dtype=torch.float64)
+        return _Sums(total.item(), valid.sum(dtype=torch.float64).item())
 
     @cached_property
     def _loss_batches(self) -> list[dict[str, Tensor]]:

@@ -18,10 +18,6 @@ ParameterState = Literal["trained", "frozen", "dormant"]
 class GroupedModel(Protocol):
     """What a model tells about its own parameters."""
 
-    @property
-    def dormant(self) -> tuple[str, ...]:
-        """Names of the parameters that no active loss can reach."""
-
     def groups(self) -> dict[str, list[str]]:
         """Leaf group -> parameter names; together a partition of all parameters."""
 
@@ -134,7 +130,10 @@ class GroupPlan:
 
 
 def plan_groups(
-    model: GroupedModel, rules: Sequence[GroupRule], optimizer: OptimizerConfig
+    model: GroupedModel,
+    rules: Sequence[GroupRule],
+    optimizer: OptimizerConfig,
+    reached: Set[str],
 ) -> GroupPlan:
     """The rate, decay and state of every parameter: the first rule that matches decides.
 
@@ -147,6 +146,12 @@ def plan_groups(
         and `vision.layers.3`, slow `language.layers.0`, and leave `language.embed` and
         `expert.layers.0` at full rate.
 
+    Args:
+        model: tells its groups.
+        rules: in order.
+        optimizer: the rate and decay of what no rule changes.
+        reached: names of the parameters that an objective reaches; the others are dormant.
+
     Raises:
         UserError: a pattern matches nothing, or only what earlier rules took or no loss reaches, or
             nothing is left to learn.
@@ -154,7 +159,7 @@ def plan_groups(
     leaf_of = {name: leaf for leaf, names in model.groups().items() for name in names}
     shapes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     _require_partition(leaf_of, shapes)
-    dormant, undecayed = set(model.dormant), model.no_weight_decay()
+    dormant, undecayed = shapes.keys() - reached, model.no_weight_decay()
     rule_of = _first_matches(rules, leaf_of, shapes, dormant)
     assignments = []
     for name, num_values in shapes.items():

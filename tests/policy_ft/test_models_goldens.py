@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.policy_ft.losses import dormant, flow_errors
+
 FAMILIES = ("pi0", "pi05", "smolvla")
 TOLERANCE = 1e-4
 MakeGolden = Callable[[str], Any]
@@ -18,12 +20,13 @@ MakeGolden = Callable[[str], Any]
 
 def flow_loss(golden: Any, **changes: Any) -> torch.Tensor:
     arrays = golden.arrays
-    return golden.model(
+    return flow_errors(
+        golden.model,
         replace(golden.inputs, **changes),
         arrays["actions"],
         noise=arrays["loss_noise"],
         time=arrays["loss_time"],
-    )["flow"]
+    )
 
 
 def in_float64(golden: Any) -> Any:
@@ -100,7 +103,7 @@ def test_every_parameter_learns_or_is_declared_dormant(golden: MakeGolden, famil
     given = golden(family)
     flow_loss(given).mean().backward()
     still = {name for name, p in given.model.named_parameters() if p.grad is None}
-    assert still == set(given.model.dormant)
+    assert still == dormant(given.model)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -122,11 +125,11 @@ def test_draws_that_share_a_prefix_cost_each_other_nothing(golden: MakeGolden, f
     given = golden(family)
     noise = torch.stack([given.arrays["loss_noise"], given.arrays["sample_noise"]], dim=1)
     time = torch.stack([given.arrays["loss_time"], given.arrays["loss_time"] * 0.5], dim=1)
-    both = given.model(given.inputs, given.arrays["actions"], noise=noise, time=time)["flow"]
+    both = flow_errors(given.model, given.inputs, given.arrays["actions"], noise, time)
     for draw in range(2):
-        alone = given.model(
-            given.inputs, given.arrays["actions"], noise=noise[:, draw], time=time[:, draw]
-        )["flow"]
+        alone = flow_errors(
+            given.model, given.inputs, given.arrays["actions"], noise[:, draw], time[:, draw]
+        )
         torch.testing.assert_close(both[:, draw], alone, rtol=0, atol=2e-5)
 
 

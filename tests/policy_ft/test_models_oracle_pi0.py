@@ -27,6 +27,8 @@ from transformers import (  # noqa: E402  it imports torchvision, which must hav
     PI0ForConditionalGeneration,
 )
 
+from tests.policy_ft.losses import dormant, flow_errors  # noqa: E402
+
 BATCH, CAMERAS, PROMPT = 4, 3, 11
 IMAGE_TOKEN = VOCABULARY = 97
 
@@ -159,7 +161,7 @@ class Pair:
 
     def losses(self) -> tuple[Tensor, Tensor]:
         """Ours and theirs, unreduced."""
-        ours = self.ours(self.inputs, self.actions, noise=self.noise, time=self.time)["flow"]
+        ours = flow_errors(self.ours, self.inputs, self.actions, self.noise, self.time)
         theirs = self.theirs(
             **self.their_inputs(), actions=self.actions, noise=self.noise, timestep=self.time
         )
@@ -250,7 +252,7 @@ def gradient_difference(pair: Pair) -> Tensor:
     relative = []
     for name, parameter in pair.ours.named_parameters():
         expected = theirs[their_name(name)].grad
-        if name in pair.ours.dormant:
+        if name in dormant(pair.ours):
             assert parameter.grad is None, name
             assert expected is None or not expected.any(), name
             continue

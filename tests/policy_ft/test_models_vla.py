@@ -10,6 +10,7 @@ from policy_ft.models.build import build_model
 from policy_ft.models.flow import integrate, interpolate, time_embedding, time_from_uniform
 from policy_ft.models.inputs import ModelInput, trimmed_prompt_length
 from policy_ft.models.vla import VLAModel
+from tests.policy_ft.losses import dormant, flow_errors
 
 TOWER = {
     "norm_layer": "groupnorm1",
@@ -81,10 +82,10 @@ def draws(batch: int, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 
 def test_draws_that_share_a_prefix_equal_draws_alone(model: VLAModel) -> None:
     actions, noise, time = draws(3, 4)
-    together = model(example(), actions, noise, time)["flow"]
+    together = flow_errors(model, example(), actions, noise, time)
     assert together.shape == (3, 4, 5, 4)
     for k in range(4):
-        alone = model(example(), actions, noise[:, k], time[:, k])["flow"]
+        alone = flow_errors(model, example(), actions, noise[:, k], time[:, k])
         torch.testing.assert_close(together[:, k], alone, rtol=1e-4, atol=1e-5)
 
 
@@ -92,7 +93,7 @@ def test_padding_tokens_and_absent_cameras_change_nothing(model: VLAModel) -> No
     actions, noise, time = draws(3, 1)
     inputs = example()
     masked = replace(inputs, image_mask=torch.tensor([[True, False]]).expand(3, -1))
-    expected = model(masked, actions, noise, time)["flow"]
+    expected = flow_errors(model, masked, actions, noise, time)
 
     scrambled = replace(
         masked,
@@ -100,11 +101,11 @@ def test_padding_tokens_and_absent_cameras_change_nothing(model: VLAModel) -> No
         prompt_tokens=torch.where(masked.prompt_mask, masked.prompt_tokens, 299),
     )
     torch.testing.assert_close(
-        model(scrambled, actions, noise, time)["flow"], expected, rtol=0, atol=1e-6
+        flow_errors(model, scrambled, actions, noise, time), expected, rtol=0, atol=1e-6
     )
     dropped = replace(masked, images=masked.images[:, :1], image_mask=masked.image_mask[:, :1])
     torch.testing.assert_close(
-        model(dropped, actions, noise, time)["flow"], expected, rtol=1e-4, atol=1e-5
+        flow_errors(model, dropped, actions, noise, time), expected, rtol=1e-4, atol=1e-5
     )
 
 
@@ -119,8 +120,8 @@ def test_trimming_the_prompt_changes_nothing(model: VLAModel) -> None:
         prompt_mask=inputs.prompt_mask[:, :length],
     )
     torch.testing.assert_close(
-        model(trimmed, actions, noise, time)["flow"],
-        model(inputs, actions, noise, time)["flow"],
+        flow_errors(model, trimmed, actions, noise, time),
+        flow_errors(model, inputs, actions, noise, time),
         rtol=1e-4,
         atol=1e-5,
     )
@@ -150,9 +151,9 @@ def test_state_token_does_not_see_actions_but_actions_see_each_other(model: VLAM
 def test_every_parameter_but_the_dormant_ones_gets_a_gradient() -> None:
     model = randomized(build_model(tiny_config()))
     actions, noise, time = draws(3, 2)
-    model(example(), actions, noise, time)["flow"].mean().backward()
+    flow_errors(model, example(), actions, noise, time).mean().backward()
     without = {name for name, parameter in model.named_parameters() if parameter.grad is None}
-    assert without == set(model.dormant)
+    assert without == dormant(model)
     reached = {n: p.grad.abs().sum() for n, p in model.named_parameters() if p.grad is not None}
     # the final norm's gate multiplies nothing, but it shares one matrix with scale and shift
     assert not [name for name, total in reached.items() if total == 0]
@@ -238,7 +239,7 @@ def test_any_timm_tower_can_be_modulated(tower: str, arguments: dict, level: int
     config = tiny_config(tower=tower, tower_args=arguments, feature_level=level)
     model = randomized(build_model(config))
     actions, noise, time = draws(3, 1)
-    model(example(), actions, noise, time)["flow"].mean().backward()
+    flow_errors(model, example(), actions, noise, time).mean().backward()
     for film in model.backbone.vision.film:
         assert film.dense.weight.grad.abs().sum() > 0
 
@@ -294,9 +295,9 @@ def test_time_embedding_worked_example() -> None:
 
 def test_bf16_autocast_stays_close_to_float32(model: VLAModel) -> None:
     actions, noise, time = draws(3, 2)
-    exact = model(example(), actions, noise, time)["flow"].mean()
+    exact = flow_errors(model, example(), actions, noise, time).mean()
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = model(example(), actions, noise, time)["flow"]
+        rounded = flow_errors(model, example(), actions, noise, time)
     assert rounded.dtype == torch.float32
     assert rounded.mean().item() == pytest.approx(exact.item(), rel=0.02)
 

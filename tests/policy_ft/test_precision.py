@@ -20,6 +20,7 @@ from policy_ft.config.run import OptimizerConfig, RunConfig
 from policy_ft.data.loader import BatchLoader
 from policy_ft.data.windows import WindowDataset
 from policy_ft.models.build import build_model
+from policy_ft.objectives.flow import Flow
 from policy_ft.policy import Policy
 from policy_ft.training.launch import start_accelerator
 from policy_ft.training.optimizer import build_optimizer
@@ -69,13 +70,13 @@ def test_bfloat16_computation_learns_like_float32(
     for dtype in (None, torch.bfloat16):
         model = build_model(config)
         settings = OptimizerConfig(lr=1e-3, warmup_steps=0, decay_steps=NUM_STEPS)
-        plan = plan_groups(model, [], settings)
+        plan = plan_groups(model, [], settings, Flow().reaches(model))
         plan.apply(model)
         optimizer = build_optimizer(model, plan, settings)
         take_step = TrainStep(
-            start_accelerator(), model, optimizer, windows, settings.clip_norm, dtype
+            start_accelerator(), model, [Flow()], optimizer, windows, settings.clip_norm, dtype
         )
-        runs.append(torch.tensor([take_step(i + 1, [b])[0] for i, b in enumerate(batches)]))
+        runs.append(torch.tensor([take_step(i + 1, [b]).loss for i, b in enumerate(batches)]))
         assert {p.dtype for p in model.parameters()} == {torch.float32}
     exact, rounded = runs
     relative = (rounded / exact - 1).abs()

@@ -17,8 +17,10 @@ from policy_ft.errors import UserError
 from policy_ft.models.inputs import ModelInput
 from policy_ft.models.prefix import Prefix
 from policy_ft.models.vla import VLAModel
+from policy_ft.objectives.flow import Flow
 from policy_ft.training.features import FeatureCache, build_feature_cache
 from policy_ft.tuning.groups import plan_groups
+from tests.policy_ft.losses import flow_errors
 
 FROZEN_TOWER = ("vision", "projector")
 FROZEN_BACKBONE = ("vision", "projector", "language")
@@ -178,7 +180,7 @@ def test_what_depends_on_something_that_learns_is_not_cached(cached_config, froz
 
 def plan(model: VLAModel, *frozen: str):
     rules = [GroupRule(pattern=each, frozen=True) for each in frozen]
-    return plan_groups(model, rules, OptimizerConfig())
+    return plan_groups(model, rules, OptimizerConfig(), Flow().reaches(model))
 
 
 def shuffled(inputs: ModelInput, index: list[int]) -> ModelInput:
@@ -203,9 +205,10 @@ def test_absent_cameras_and_ragged_prompts_are_padded_again(golden, family, one_
         kept = cache(inputs, rows)
         assert isinstance(kept, Prefix) == (feature == "prefix")
         with torch.no_grad():
-            expected = case.model(inputs, noise * 0, noise, torch.full((len(rows),), 0.3))
-            found = case.model(inputs, noise * 0, noise, torch.full((len(rows),), 0.3), kept)
-        torch.testing.assert_close(found["flow"], expected["flow"], rtol=1e-4, atol=1e-5)
+            time = torch.full((len(rows),), 0.3)
+            expected = flow_errors(case.model, inputs, noise * 0, noise, time)
+            found = flow_errors(case.model, inputs, noise * 0, noise, time, kept)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert cache.lap()["feature_cache_hits"] == pytest.approx(
         (1 + len(everyone) + len(everyone) + 2) / (1 + 2 * len(everyone) + len(everyone) + 2)
     )

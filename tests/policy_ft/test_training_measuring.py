@@ -16,7 +16,7 @@ from policy_ft.checkpoints.weights import weights_hash
 from policy_ft.config.run import RunConfig, TrainingConfig
 from policy_ft.errors import UserError
 from policy_ft.training import loop
-from policy_ft.training.loop import TrainResult
+from policy_ft.training.directory import TrainResult
 from policy_ft.training.metrics import read_metrics
 
 MEASURED = ("samples_per_s", "data_s", "encode_s", "step_s")

@@ -26,11 +26,13 @@ from policy_ft.data.loader import BatchLoader
 from policy_ft.data.windows import WindowDataset
 from policy_ft.models.inputs import ModelInput
 from policy_ft.models.vla import VLAModel
+from policy_ft.objectives.flow import Flow
 from policy_ft.training.launch import start_accelerator
 from policy_ft.training.optimizer import build_optimizer
 from policy_ft.training.step import TrainStep, to_device
 from policy_ft.tuning.averaging import Ema
 from policy_ft.tuning.groups import plan_groups
+from tests.policy_ft.losses import flow_errors
 
 DEEP = DecoderConfig(
     family="llama",
@@ -189,7 +191,7 @@ def lengthened(inputs: ModelInput, length: int) -> ModelInput:
 
 def compiled_step(model: VLAModel, inputs: ModelInput) -> int:
     """The graphs made since the counters were cleared, after a training step."""
-    model(inputs, torch.zeros(inputs.batch_size, *model.action_shape))["flow"].sum().backward()
+    flow_errors(model, inputs, torch.zeros(inputs.batch_size, *model.action_shape)).sum().backward()
     return counters["stats"]["unique_graphs"]
 
 
@@ -244,7 +246,7 @@ def test_a_forward_pass_never_makes_the_host_wait(golden, family):
     case = golden(family)
     actions = torch.zeros(case.inputs.batch_size, *case.model.action_shape)
     with HostReads() as reads:
-        case.model(case.inputs, actions)["flow"].sum().backward()
+        flow_errors(case.model, case.inputs, actions).sum().backward()
         case.model.sample_actions(case.inputs)
     assert reads.found == []
 
@@ -256,18 +258,21 @@ def test_a_forward_pass_of_our_own_model_never_makes_the_host_wait(policy, episo
     inputs = policy.transforms.encode_batch(samples, "cpu")
     assert inputs.camera_slots is not None, "one of three slots is empty"
     with HostReads() as reads:
-        policy.model(inputs, torch.zeros(1, *policy.model.action_shape))["flow"].sum().backward()
+        flow_errors(
+            policy.model, inputs, torch.zeros(1, *policy.model.action_shape)
+        ).sum().backward()
         policy.model.sample_actions(inputs)
     assert reads.found == []
 
 
 def test_a_train_step_makes_the_host_wait_once(policy, episodes):
     windows = WindowDataset(episodes, [0, 1], policy.transforms)
-    plan = plan_groups(policy.model, [], OptimizerConfig())
+    plan = plan_groups(policy.model, [], OptimizerConfig(), Flow().reaches(policy.model))
     plan.apply(policy.model)
     step = TrainStep(
         start_accelerator(),
         policy.model,
+        [Flow()],
         build_optimizer(policy.model, plan, OptimizerConfig()),
         windows.locate,
         clip_norm=1.0,

@@ -1,5 +1,6 @@
 """One optimizer step: its loss is one mean over everything valid, and nothing bad passes it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,10 +11,13 @@ from policy_ft.config.run import OptimizerConfig
 from policy_ft.data.loader import BatchLoader
 from policy_ft.data.windows import WindowDataset
 from policy_ft.errors import UserError
+from policy_ft.models.batch import Batch
+from policy_ft.models.objective import Objective, Term, reached
+from policy_ft.objectives.flow import Flow
 from policy_ft.policy import Policy
 from policy_ft.training.launch import autocast_dtype, start_accelerator
 from policy_ft.training.optimizer import build_optimizer
-from policy_ft.training.step import MicroBatch, TrainStep, loss_of_each_sample, to_device
+from policy_ft.training.step import TrainStep, row_sums, to_device
 from policy_ft.tuning.groups import plan_groups
 
 CPU = torch.device("cpu")
@@ -22,18 +26,27 @@ CPU = torch.device("cpu")
 class Stepper:
     """A train step over a policy's own windows, and the batches for it."""
 
-    def __init__(self, policy: Policy, episodes, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        episodes,
+        dtype: torch.dtype | None = None,
+        objectives: Sequence[Objective] | None = None,
+    ) -> None:
         self.policy = policy
         self.windows = WindowDataset(episodes, [0, 1, 2, 3], policy.transforms)
         config = OptimizerConfig(lr=1e-3, warmup_steps=0, decay_steps=10)
-        plan = plan_groups(policy.model, [], config)
+        objectives = [Flow()] if objectives is None else objectives
+        plan = plan_groups(policy.model, [], config, reached(objectives, policy.model))
         plan.apply(policy.model)
         self.optimizer = build_optimizer(policy.model, plan, config)
         accelerator = start_accelerator()
         locate = self.windows.locate
-        self.step = TrainStep(accelerator, policy.model, self.optimizer, locate, 1e9, dtype)
+        self.step = TrainStep(
+            accelerator, policy.model, objectives, self.optimizer, locate, 1e9, dtype
+        )
 
-    def batches(self, accumulation_steps: int = 1, num_draws: int = 2) -> list[MicroBatch]:
+    def batches(self, accumulation_steps: int = 1, num_draws: int = 2) -> list[Batch]:
         loader = BatchLoader(
             self.windows,
             order=self.windows.order(0),
@@ -58,10 +71,10 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 def test_the_loss_is_the_mean_over_valid_elements(stepper):
     (batch,) = stepper.batches()
     with torch.no_grad():
-        flow = stepper.policy.model(batch.inputs, batch.actions, batch.noise, batch.time)["flow"]
+        flow = stepper.policy.model(batch, [Flow()])["flow"].values
     valid = batch.valid.expand_as(flow)
     assert 0 < valid.sum() < valid.numel(), "the batch has padded steps and padded columns"
-    loss, _ = stepper.step(1, [batch])
+    loss = stepper.step(1, [batch]).loss
     assert loss == pytest.approx(flow[valid].mean().item(), rel=1e-5)
 
 
@@ -74,8 +87,9 @@ def test_accumulated_micro_batches_make_the_same_step_as_one_batch(policy, episo
         stepper = Stepper(policy, episodes)
         batches = stepper.batches(accumulation_steps)
         if accumulation_steps == 4:
-            assert len({int(batch.num_valid) for batch in batches}) > 1
-        loss, norm = stepper.step(1, batches)
+            assert len({int(batch.valid.sum()) for batch in batches}) > 1
+        result = stepper.step(1, batches)
+        loss, norm = result.loss, result.grad_norm
         results.append((loss, norm, weights_of(policy.model)))
     for loss, norm, weights in results[1:]:
         assert loss == pytest.approx(results[0][0], rel=1e-6)
@@ -87,7 +101,7 @@ def test_accumulated_micro_batches_make_the_same_step_as_one_batch(policy, episo
 def test_masked_errors_have_no_loss_and_no_gradient_whatever_they_are():
     errors = torch.tensor([[[[1.0, torch.nan], [torch.inf, torch.nan]]]], requires_grad=True)
     valid = torch.tensor([[[[True, False], [False, False]]]])
-    loss = loss_of_each_sample({"flow": errors}, valid)
+    loss = row_sums(Term(errors, valid))
     loss.sum().backward()
     assert loss.tolist() == [1.0]
     assert errors.grad.tolist() == [[[[1.0, 0.0], [0.0, 0.0]]]]
@@ -101,15 +115,6 @@ def test_padded_steps_and_columns_are_not_valid(stepper):
     assert not samples["action_mask"].all()
     assert torch.equal(batch.valid[:, 0, :, 0], samples["action_mask"])
     assert not batch.valid[..., 3].any(), "the robot has three action columns, the model four"
-
-
-def test_terms_of_the_loss_add_up():
-    valid = torch.tensor([[[[True, False]]], [[[True, True]]]])
-    terms = {
-        "flow": torch.tensor([[[[1.0, 9.0]]], [[[2.0, 3.0]]]]),
-        "other": torch.ones(2, 1, 1, 2),
-    }
-    assert loss_of_each_sample(terms, valid).tolist() == [2.0, 7.0]
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(stepper):
@@ -141,7 +146,9 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(stepper):
 
 def test_a_parameter_that_no_loss_reaches_must_be_declared_dormant(stepper):
     stepper.policy.model.register_parameter("stranded", nn.Parameter(torch.zeros(2)))
-    with pytest.raises(ValueError, match=r"\['stranded'\] got no gradient.*`dormant`"):
+    with pytest.raises(
+        ValueError, match=r"\['stranded'\] got no gradient.*Leave these names out of `reaches`"
+    ):
         stepper.step(1, stepper.batches())
 
 
@@ -153,7 +160,7 @@ def test_gradients_are_clipped_to_the_norm_and_reported_before(stepper):
     stepper.optimizer.step = lambda: grads.extend(
         p.grad.clone() for p in stepper.policy.model.parameters() if p.grad is not None
     )
-    _, norm = twin(1, batches)
+    norm = twin(1, batches).grad_norm
     assert norm > 1e-2
     assert torch.stack([g.norm() for g in grads]).norm().item() == pytest.approx(1e-3, rel=1e-3)
 
@@ -164,7 +171,7 @@ def test_bfloat16_computes_with_float32_weights_and_a_close_loss(policy, episode
     for dtype in (None, torch.bfloat16):
         policy.model.load_state_dict(start)
         stepper = Stepper(policy, episodes, dtype)
-        losses.append(stepper.step(1, stepper.batches())[0])
+        losses.append(stepper.step(1, stepper.batches()).loss)
         assert {p.dtype for p in policy.model.parameters()} == {torch.float32}
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)

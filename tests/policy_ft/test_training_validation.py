@@ -7,6 +7,7 @@ import torch
 from policy_ft.data.noise import flow_noise
 from policy_ft.data.windows import WindowDataset
 from policy_ft.errors import UserError
+from policy_ft.objectives.flow import Flow
 from policy_ft.training import validation
 from policy_ft.training.launch import start_accelerator
 from policy_ft.training.validation import Validation
@@ -19,7 +20,7 @@ def validate(policy, episodes, run_config):
     def run(batch_size: int = 4, seed: int = 3, **grid: object) -> dict[str, float]:
         config = run_config(seed=seed, training={"batch_size": batch_size}, validation=grid)
         windows = WindowDataset(episodes, [2, 3], policy.transforms)
-        return Validation(windows, config, start_accelerator(), None).run(policy)
+        return Validation(windows, [Flow()], config, start_accelerator(), None).run(policy)
 
     return run
 

@@ -1,0 +1,1 @@
+"""What is minimised: each module holds one objective of models/objective.py."""
