@@ -15,6 +15,7 @@ from data_tools.checks import (
     chatter,
     clocks,
     collection,
+    columns,
     copies,
     frames,
     grippers,
@@ -190,6 +191,7 @@ class _Examination:
         self.findings += faults
         if faults:
             return
+        self.tell(columns.check_columns(episode))
         is_finite = self._look_at_numbers(index, recording)
         seen = self._look_at_pictures(recording)
         if is_finite:

@@ -98,6 +98,10 @@ class Episode(Protocol):
     def attributes(self) -> Mapping[str, object]:
         """Everything else recorded about the episode: task, seed, source, ..."""
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of what is said of each step beside state and action, as 'weight'."""
+
     def state(self) -> npt.NDArray[np.float32]:
         """float32[t, s], the state at every step."""
 
@@ -106,6 +110,13 @@ class Episode(Protocol):
 
     def times(self) -> npt.NDArray[np.float64] | None:
         """float64[t], seconds of each step since the first; None where nothing recorded them."""
+
+    def column(self, name: str) -> npt.NDArray[np.float32]:
+        """float32[t] or float32[t, n]: what a column of this name says of each step.
+
+        Raises:
+            UserError: the episode has none of that name.
+        """
 
     def starts(self) -> npt.NDArray[np.int64]:
         """int64[n], rising: the steps at which a training window may start.
@@ -180,6 +191,11 @@ class EpisodeView:
         """Everything else recorded about the episode."""
         return self._episode.attributes
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of what is said of each step beside state and action."""
+        return self._episode.columns
+
     def state(self) -> npt.NDArray[np.float32]:
         """float32[t, s], the state at every step."""
         return self._episode.state()
@@ -191,6 +207,10 @@ class EpisodeView:
     def times(self) -> npt.NDArray[np.float64] | None:
         """float64[t], seconds of each step since the first; None where nothing recorded them."""
         return self._episode.times()
+
+    def column(self, name: str) -> npt.NDArray[np.float32]:
+        """float32[t] or float32[t, n]; UserError when the episode has none of that name."""
+        return self._episode.column(name)
 
     def starts(self) -> npt.NDArray[np.int64]:
         """int64[n], the steps at which a training window may start."""
@@ -228,6 +248,10 @@ class Dataset(Protocol):
     @property
     def fingerprint(self) -> str:
         """SHA-256 in hex over actions, states, instructions and conventions: equal iff they are."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that episodes have, which may not be all of them."""
 
     @property
     def inspected(self) -> Inspected:

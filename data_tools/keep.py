@@ -1,7 +1,7 @@
 """Keep-files: at which steps of a dataset a training window may start; no data are changed."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, Self
 
@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
-from data_tools.declaration import Declaration
+from data_tools.columns import WEIGHT, in_all_steps, value_faults
+from data_tools.declaration import Declaration, Number
 from data_tools.episode import Dataset
 from data_tools.errors import UserError, describe, raise_faults
 from data_tools.refusals import faults_in_file
@@ -26,6 +27,12 @@ class KeepRanges(Declaration):
     fingerprint: str = Field(description="Fingerprint of the dataset the ranges were made for.")
     rule: str = Field(description="How the steps were chosen, for a reader.")
     episodes: dict[str, Ranges] = Field(description="Relative name of an episode to its ranges.")
+    weights: dict[str, Number | tuple[Number, ...]] = Field(
+        {},
+        description="Relative name of an episode to how much it counts in training: one number, or "
+        "one for each of its steps, kept or not. The data's own weights then play no part, and an "
+        "episode without any counts 1.",
+    )
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
@@ -58,17 +65,34 @@ def relative_names(names: Sequence[str]) -> list[str]:
     ]
 
 
-def keep_steps(dataset: Dataset, is_kept: Sequence[npt.NDArray[np.bool_]], rule: str) -> KeepRanges:
+def keep_steps(
+    dataset: Dataset,
+    is_kept: Sequence[npt.NDArray[np.bool_]],
+    rule: str,
+    weights: Sequence[float | npt.NDArray[np.floating]] = (),
+) -> KeepRanges:
     """The keep-file of these steps.
 
     Args:
         dataset: what the steps belong to.
         is_kept: bool[t] for each episode, true where a window may start.
         rule: how they were chosen.
+        weights: how much each episode counts in training, or float[t], each of its steps; empty
+            leaves that to the data.
     """
     names = relative_names([dataset[index].name for index in range(len(dataset))])
     ranges = {name: ranges_of(kept) for name, kept in zip(names, is_kept, strict=True)}
-    return KeepRanges(format=FORMAT, fingerprint=dataset.fingerprint, rule=rule, episodes=ranges)
+    weighed = {
+        name: float(each) if np.ndim(each) == 0 else tuple(np.asarray(each, float).tolist())
+        for name, each in zip(names, weights, strict=bool(len(weights)))
+    }
+    return KeepRanges(
+        format=FORMAT,
+        fingerprint=dataset.fingerprint,
+        rule=rule,
+        episodes=ranges,
+        weights=weighed,
+    )
 
 
 def ranges_of(is_kept: npt.NDArray[np.bool_]) -> Ranges:
@@ -108,8 +132,10 @@ def renamed(keep: KeepRanges, fingerprint: str, names: Sequence[str]) -> KeepRan
     """
     if keep.fingerprint != fingerprint or len(keep.episodes) != len(names):
         return keep
-    episodes = dict(zip(names, keep.episodes.values(), strict=True))
-    return keep.model_copy(update={"episodes": episodes})
+    new = dict(zip(keep.episodes, names, strict=True))
+    episodes = {new[name]: ranges for name, ranges in keep.episodes.items()}
+    weights = {new.get(name, name): each for name, each in keep.weights.items()}
+    return keep.model_copy(update={"episodes": episodes, "weights": weights})
 
 
 def require_fits(
@@ -135,4 +161,24 @@ def require_fits(
         elif ranges and ranges[-1][1] > lengths[name]:
             found, expected = f"steps to {ranges[-1][1]}", f"at most {lengths[name]}"
             faults.append(describe(f"{path}, {name}", found, expected, remedy))
-    raise_faults(faults)
+    raise_faults([*faults, *_weight_faults(keep, path, lengths)])
+
+
+def _weight_faults(keep: KeepRanges, path: Path, lengths: Mapping[str, int]) -> Iterator[str]:
+    """Weights of what is no episode, of too many or too few steps, below 0, or not finite."""
+    for name, given in keep.weights.items():
+        where = f"{path}, weights, {name}"
+        if name not in lengths:
+            expected = f"one of the {len(lengths)} episodes, such as {next(iter(lengths), '')!r}"
+            yield describe(where, f"the episode {name!r}", expected, "Correct the name.")
+            continue
+        values = weights_of(given, lengths[name])
+        yield from value_faults(where, WEIGHT, values, lengths[name])
+
+
+def weights_of(given: float | tuple[float, ...], num_steps: int) -> npt.NDArray[np.float32]:
+    """float32[n]: the weights that a keep-file gives for an episode; n is num_steps if it fits."""
+    if isinstance(given, float):
+        return in_all_steps(given, num_steps)
+    with np.errstate(over="ignore"):  # infinite then, which is told
+        return np.array(given, dtype=np.float32)

@@ -1,6 +1,7 @@
 """NewEpisode: the arrays of an episode about to be written, and every fault in them."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -8,6 +9,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from data_tools.columns import NAME_PATTERN, value_faults
 from data_tools.conventions import CameraSpec, Conventions
 from data_tools.errors import describe, nearest
 from data_tools.finite import nonfinite_faults
@@ -27,6 +29,7 @@ class NewEpisode:
     success: bool | None
     attributes: Mapping[str, object]
     times: npt.NDArray[np.floating] | None
+    columns: Mapping[str, npt.NDArray[np.floating]]
 
     @classmethod
     def of(
@@ -38,6 +41,7 @@ class NewEpisode:
         success: bool | None,
         attributes: Mapping[str, object] | None,
         times: npt.ArrayLike | None = None,
+        columns: Mapping[str, npt.ArrayLike] | None = None,
     ) -> Self:
         """The episode of these arguments, with lists turned into arrays."""
         return cls(
@@ -48,6 +52,7 @@ class NewEpisode:
             success,
             dict(attributes or {}),
             None if times is None else _array(times),
+            {name: _array(values) for name, values in (columns or {}).items()},
         )
 
     @property
@@ -68,6 +73,7 @@ class NewEpisode:
             *self._camera_faults(where, conventions),
             *self._length_faults(where),
             *self._time_faults(where),
+            *self._column_faults(where),
             *self._label_faults(where),
         ]
 
@@ -108,6 +114,20 @@ class NewEpisode:
             remedy = "Give the seconds since the start, or None when nobody measured them."
             found = "times that do not rise at every step"
             yield describe(f"{where} times", found, "rising, finite seconds", remedy)
+
+    def _column_faults(self, where: str) -> Iterator[str]:
+        for name, values in self.columns.items():
+            if not re.fullmatch(NAME_PATTERN, name):
+                remedy = "Rename the column."
+                yield describe(f"{where} columns", repr(name), "letters, digits and _", remedy)
+            if values.dtype.kind not in "fiub" or values.ndim not in (1, 2):
+                found = f"{values.dtype}{list(values.shape)}"
+                expected, remedy = "float32[t] or float32[t, n]", "Give a number a step."
+                yield describe(f"{where} columns[{name!r}]", found, expected, remedy)
+            else:
+                yield from value_faults(
+                    f"{where}, column {name!r}", name, values, len(self.actions)
+                )
 
     def _label_faults(self, where: str) -> Iterator[str]:
         if not isinstance(self.instruction, str) or not self.instruction.strip():

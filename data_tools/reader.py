@@ -10,7 +10,7 @@ from data_tools.episode import Dataset
 from data_tools.errors import UserError, describe, raise_faults
 from data_tools.files.paths import HDF5_SUFFIXES, DataFiles, expand
 from data_tools.files.remote import RemotePath, path_of
-from data_tools.keep import read_keep, relative_names, renamed, require_fits, steps_of
+from data_tools.keep import read_keep, relative_names, renamed, require_fits, steps_of, weights_of
 from data_tools.kept import KeptDataset
 from data_tools.layouts.sidecar import require_known_layout
 from data_tools.lerobot import INFO_FILE, is_lerobot, open_lerobot
@@ -221,7 +221,9 @@ def _kept(dataset: Dataset, path: Path) -> KeptDataset:
     lengths = {n: episode.num_steps for n, episode in zip(names, episodes, strict=True)}
     keep = renamed(read_keep(path), dataset.fingerprint, names)
     require_fits(keep, path, dataset.fingerprint, lengths)
-    kept = KeptDataset(dataset, [steps_of(keep.episodes.get(name, ())) for name in names])
+    starts = [steps_of(keep.episodes.get(name, ())) for name in names]
+    weights = [weights_of(keep.weights.get(name, 1.0), lengths[name]) for name in names]
+    kept = KeptDataset(dataset, starts, weights if keep.weights else None)
     if not len(kept):
         found, remedy = f"no step to start at in {len(names)} episodes", "Make it again."
         raise UserError(describe(str(path), found, "at least one", remedy))

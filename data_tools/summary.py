@@ -14,6 +14,7 @@ from data_tools.hdf5.outline import outline
 def summary(dataset: Dataset) -> dict[str, object]:
     """The facts by name: layout and evidence, sizes, cameras, columns, sentences and warnings.
 
+    `columns` has the number of episodes that have each.
     `megabytes` is of files on this machine, None where one is elsewhere; `judged` is the number of
     episodes of which somebody said whether they succeeded; `tree` outlines the first HDF5 file.
     """
@@ -34,6 +35,9 @@ def summary(dataset: Dataset) -> dict[str, object]:
         "cameras": [f"{c.name} {c.width} x {c.height}" for c in conventions.cameras],
         "state_dim": len(conventions.state.names),
         "action_dim": len(conventions.action.names),
+        "columns": {
+            name: sum(name in episode.columns for episode in episodes) for name in dataset.columns
+        },
         "instructions": [{"text": text, "episodes": count} for text, count in instructions],
         # through JSON, whose writer has words for infinite limits
         "conventions": json.loads(conventions.model_dump_json()),

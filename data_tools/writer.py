@@ -125,6 +125,7 @@ class EpisodeWriter:
         success: bool | None = None,
         attributes: Mapping[str, object] | None = None,
         times: npt.ArrayLike | None = None,
+        columns: Mapping[str, npt.ArrayLike] | None = None,
     ) -> None:
         """Write one episode of t steps; observation i was seen just before action i was taken.
 
@@ -138,6 +139,8 @@ class EpisodeWriter:
             attributes: anything else worth keeping (task, seed, ...); must survive JSON. 'source'
                 takes the place of the writer's.
             times: float64[t], rising seconds since the start; None when nobody measured them.
+            columns: name -> float[t] or float[t, n], what else is said of each step: 'weight' says
+                how much it counts in training, at least 0.
 
         Raises:
             UserError: any argument is wrong, every fault is named, or the disk refuses; nothing of
@@ -145,7 +148,9 @@ class EpisodeWriter:
         """
         file = self._open_file()
         place = f"{NATIVE_LAYOUT.root}/demo_{self.num_episodes}"
-        episode = NewEpisode.of(images, state, actions, instruction, success, attributes, times)
+        episode = NewEpisode.of(
+            images, state, actions, instruction, success, attributes, times, columns
+        )
         faults = episode.faults(f"{self.path}:{place}", self.conventions)
         raise_faults(faults)
         # Should writing stop half way (a full disk), this number stays wrong and the file is never
@@ -178,6 +183,8 @@ class EpisodeWriter:
         group.create_dataset(state_path, data=episode.state.astype(np.float32))
         if episode.times is not None:
             group.create_dataset(native.TIMES, data=episode.times.astype(np.float64))
+        for name, values in episode.columns.items():
+            group.create_dataset(f"{native.COLUMNS}/{name}", data=values.astype(np.float32))
         for camera in self.conventions.camera_names:
             self._write_images(group, camera, episode.images[camera])
 

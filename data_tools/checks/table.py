@@ -9,6 +9,7 @@ from data_tools.checks import (
     chatter,
     clocks,
     collection,
+    columns,
     copies,
     frames,
     grippers,
@@ -34,7 +35,7 @@ from data_tools.finding import Rule
 SUBJECTS: Final[Mapping[str, tuple[Rule, ...]]] = {
     "Opening": (*opening.RULES, *reading.RULES),
     "Files": headers.RULES,
-    "Numbers": numbers.RULES,
+    "Numbers": (*numbers.RULES, *columns.RULES),
     "Columns over all episodes": (*spreads.RULES, *copies.RULES, *statistics_files.RULES),
     "Rotations": rotations.RULES,
     "What actions mean": (*alignment.RULES, *saturation.RULES, *simulated.RULES),

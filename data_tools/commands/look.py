@@ -184,6 +184,10 @@ def _facts(told: dict[str, Any], conventions: Conventions) -> Table:
     size = "elsewhere" if told["megabytes"] is None else f"{told['megabytes']:.1f} MB"
     duration = "" if told["duration_s"] is None else f", {told['duration_s']:.1f} s"
     rate = "" if hertz is None else f" at {hertz:g} Hz"
+    columns = ", ".join(
+        f"{name} (in {'all' if count == told['episodes'] else count} episodes)"
+        for name, count in told["columns"].items()
+    )
     facts = {
         "layout": ", ".join(told["layout"]),
         "files": f"{told['files']}, {size}",
@@ -191,6 +195,7 @@ def _facts(told: dict[str, Any], conventions: Conventions) -> Table:
         "frames": f"{told['frames']}{duration}{rate}",
         "successes": f"{told['successes']} of {judged} judged" if judged else "nobody judged",
         "fingerprint": told["fingerprint"][:16],
+        **({"columns": columns} if columns else {}),
         **({} if conventions.cameras else {"cameras": "none: for policies of states alone"}),
     }
     table = Table("", "", show_header=False)

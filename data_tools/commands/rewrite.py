@@ -24,7 +24,7 @@ from data_tools.keep import keep_steps
 from data_tools.lerobot.options import LeRobotOptions
 from data_tools.reader import open_dataset
 from data_tools.rewrite import filtering
-from data_tools.rewrite.convert import Format, LeRobotImages
+from data_tools.rewrite.convert import Format, LeRobotImages, lost_columns
 from data_tools.rewrite.convert import convert as write_dataset
 from data_tools.rewrite.edited import (
     Edit,
@@ -319,6 +319,9 @@ def _write(
             advance=advance,
         )
     sys.stdout.write(f"{out}: {len(dataset)} episodes as {to}\n")
+    lost = lost_columns(dataset, to)
+    if lost:
+        sys.stdout.write(f"{out}: without the columns {', '.join(lost)}, which {to} cannot hold\n")
 
 
 def _video_faults(dataset: Dataset, to: Format, images: LeRobotImages) -> list[str]:

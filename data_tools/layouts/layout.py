@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from data_tools.declaration import Declaration, Number
+from data_tools.layouts.column_places import ColumnPlace, require_names
 from data_tools.layouts.places import (
     InAttribute,
     InJsonFile,
@@ -199,6 +200,13 @@ class Layout(Declaration):
     times: Annotated[Times | None, BeforeValidator(_as_clock)] = Field(
         None, description="The clock of the steps."
     )
+    columns: dict[str, ColumnPlace] = Field(
+        {},
+        description="What else is said of each step, by name, as `weight`: the path of a dataset "
+        "with a row a step, or one number for all steps of an episode: written here, one for each "
+        "episode (`episodes: {demo_0: 1}`), or where an attribute, dataset or JSON file has it. "
+        "The name '*', with a path that ends in /*, stands for every dataset of a group.",
+    )
     simulator_states: str = Field(
         "",
         description="Dataset of the simulator's own state when each action was taken: with it the "
@@ -234,6 +242,12 @@ class Layout(Declaration):
     def _is_pattern(cls, names: str) -> str:
         require_pattern(names)
         return names
+
+    @field_validator("columns")
+    @classmethod
+    def _named(cls, columns: dict[str, ColumnPlace]) -> dict[str, ColumnPlace]:
+        require_names(columns)
+        return columns
 
     @field_validator("ends")
     @classmethod

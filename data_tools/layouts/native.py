@@ -5,6 +5,7 @@ data/demo_N               attrs: num_samples, language_instruction, fps, source,
                           success (absent when nobody judged it), attributes (JSON)
 data/demo_N/actions       float32[t, a]
 data/demo_N/obs/state     float32[t, s]
+data/demo_N/columns/<name> float32[t] or [t, n], of columns such as `weight`
 data/demo_N/obs/<camera>_image
                           uint8[t, n], zero-padded JPEG, one frame a chunk;
                           attrs: encoding, color_order, orientation, quality
@@ -15,6 +16,7 @@ from typing import Final
 import h5py
 
 from data_tools.hdf5.links import find_group
+from data_tools.layouts.column_places import EVERY_COLUMN
 from data_tools.layouts.layout import Layout, Times
 from data_tools.layouts.places import InAttribute
 
@@ -36,11 +38,13 @@ QUALITY_ATTRIBUTE: Final = "quality"
 
 SUCCESS_ATTRIBUTE: Final = "success"
 TIMES: Final = "times"
+COLUMNS: Final = "columns"
 
 NATIVE_LAYOUT: Final = Layout(
     name="native",
     instruction=(InAttribute(attribute=INSTRUCTION_ATTRIBUTE),),
     success=InAttribute(attribute=SUCCESS_ATTRIBUTE),
+    columns={EVERY_COLUMN: f"{COLUMNS}/*"},
     times=Times(dataset=TIMES, unit_s=1.0),
 )
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.checks.opening import WRONG_DECLARATION, told_under
+from data_tools.columns import missing_column
 from data_tools.conventions import Conventions
 from data_tools.episode import Inspected, Observation, StoredFrames
 from data_tools.errors import Faults, UserError, describe, raise_faults
@@ -57,7 +58,7 @@ def open_lerobot(
         raise UserError(faults.listed)
     faults.extend(index.faults)
     places = index.places
-    columns = (*declared.sources.columns, *(set(cameras.values()) - set(videos)))
+    columns = (*declared.sources.numbers, *(set(cameras.values()) - set(videos)))
     told, broken = file_faults(places, columns, cameras)
     faults.extend(told)
     whole = [
@@ -144,6 +145,11 @@ class LeRobotDataset:
         store = self._store.declared_as(declared)
         return LeRobotDataset(self.info, declared, self._places, store)
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that the sidecar declares, which every episode has."""
+        return tuple(self._declared.sources.columns)
+
     def __len__(self) -> int:
         return len(self._places)
 
@@ -200,6 +206,11 @@ class LeRobotEpisode:
         """Whatever else the index records about the episode."""
         return {key: value for key, value in self._place.attributes.items() if key != "success"}
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that the sidecar declares."""
+        return self._store.column_names
+
     def state(self) -> npt.NDArray[np.float32]:
         """float32[t, s], read-only: the state at every step."""
         return self._store.rows(self._place).state
@@ -212,6 +223,16 @@ class LeRobotEpisode:
         """float64[t], seconds of each step since the first one, as recorded."""
         times = self._store.rows(self._place).times
         return times - times[0]
+
+    def column(self, name: str) -> npt.NDArray[np.float32]:
+        """float32[t] or float32[t, n], read-only.
+
+        Raises:
+            UserError: the sidecar declares no such column, or has no number for this episode.
+        """
+        if name not in self.columns:
+            raise missing_column(self.name, name, self.columns)
+        return self._store.column(self._place, name)
 
     def starts(self) -> npt.NDArray[np.int64]:
         """int64[t], every step: a training window may start anywhere."""

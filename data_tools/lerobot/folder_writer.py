@@ -2,8 +2,9 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
@@ -49,12 +50,19 @@ class FolderWriter:
         conventions: what the episodes declare.
         fps: steps per second.
         options: how the files are written.
+        columns: name -> width of what else is kept of each step, as features of these names.
     """
 
     def __init__(
-        self, folder: Path, conventions: Conventions, fps: float, options: LeRobotOptions
+        self,
+        folder: Path,
+        conventions: Conventions,
+        fps: float,
+        options: LeRobotOptions,
+        columns: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self._folder, self._conventions, self._options = folder, conventions, options
+        self._widths = columns
         self._fps: float | int = int(fps) if fps == int(fps) else fps
         self._cameras = {CAMERA_PREFIX + each.name: each for each in conventions.cameras}
         self._features = self._describe()
@@ -100,6 +108,7 @@ class FolderWriter:
             self._tasks.setdefault(text, len(self._tasks))
         place = self._place_files(length)
         columns = self._columns(state, actions, texts)
+        columns |= {name: episode.column(name) for name in self._widths}
         counts = self._write_steps(episode, columns)
         row = {
             "episode_index": len(self._lengths),
@@ -131,6 +140,8 @@ class FolderWriter:
             (ACTION, self._conventions.action.names),
         ):
             features[name] = {"dtype": "float32", "shape": [len(columns)], "names": list(columns)}
+        for name, width in self._widths.items():
+            features[name] = {"dtype": "float32", "shape": [width], "names": None}
         for name, camera in self._cameras.items():
             shape = [camera.height, camera.width, 3]
             features[name] = {"dtype": dtype, "shape": shape, "names": axes}

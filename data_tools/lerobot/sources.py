@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from data_tools.declaration import Declaration, Number
 from data_tools.errors import describe, nearest, raise_faults
-from data_tools.layouts.places import FixedText
+from data_tools.layouts.column_places import EVERY_COLUMN, ColumnPlace, require_names
+from data_tools.layouts.places import FixedText, InDataset, InJsonFile
 from data_tools.lerobot.info import Info
 
 SIDECAR: Final = "conventions.yaml"
@@ -37,6 +38,12 @@ class Sources(Declaration):
         description="Camera name to its feature, for all cameras to read: others are left out, and "
         "their videos need not be there; `{}` reads none. Without it every feature of images with "
         "three channels is a camera.",
+    )
+    columns: dict[str, ColumnPlace] = Field(
+        {},
+        description="What else is said of each step, by name, as `weight`: a feature, or one "
+        "number for all steps of an episode: written here, one for each episode (`episodes: {0: "
+        "1}`, by its number), or an attribute of the folder's index of episodes.",
     )
     task: str = Field(
         TASK_FEATURE,
@@ -72,11 +79,28 @@ class Sources(Declaration):
         return self.images or {}
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns of numbers that must be there, of sources that are filled in."""
+    def column_features(self) -> dict[str, str]:
+        """Column -> its feature, of those that have a row a step."""
+        return {name: place for name, place in self.columns.items() if isinstance(place, str)}
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The features of numbers that must be there, of sources that are filled in."""
         task = () if self.task == TASK_FEATURE else (self.task,)
         clock = ("timestamp",) if self.clock == "timestamp" else ()
-        return (*self.state, self.action, *task, *clock)
+        return (*self.state, self.action, *self.column_features.values(), *task, *clock)
+
+    @field_validator("columns")
+    @classmethod
+    def _of_a_folder(cls, columns: dict[str, ColumnPlace]) -> dict[str, ColumnPlace]:
+        require_names(columns)
+        for name, place in columns.items():
+            if name == EVERY_COLUMN or isinstance(place, InDataset | InJsonFile):
+                raise ValueError(
+                    f"found {name}: {place!r}; expected a feature, a number, or a mapping with one "
+                    "of the keys episodes, attribute. Name one of these."
+                )
+        return columns
 
 
 def filled_in(folder: Path, info: Info, said: Sources) -> Sources:
@@ -90,6 +114,7 @@ def filled_in(folder: Path, info: Info, said: Sources) -> Sources:
     vectors = [name for name, each in info.features.items() if not each.is_camera]
     images = [name for name, each in info.features.items() if each.is_camera]
     named = [*said.state, *([said.action] if said.action else [])]
+    named += said.column_features.values()
     named += [said.task] if said.task != TASK_FEATURE else []
     faults = [_no_feature(sidecar, name, vectors) for name in named if name not in vectors]
     faults += [
@@ -98,7 +123,7 @@ def filled_in(folder: Path, info: Info, said: Sources) -> Sources:
     state = said.state or _only(folder, "state", STATE_FEATURES, vectors, faults)
     actions: tuple[str, ...] = (said.action,) if said.action else ()
     actions = actions or _only(folder, "action", ACTION_FEATURES, vectors, faults)
-    for name in (*state, *actions):
+    for name in (*state, *actions, *said.column_features.values()):
         if name in vectors and info.features[name].width is None:
             feature = info.features[name]
             found = f"dtype {feature.dtype!r} and shape {str(feature.shape)[:80]}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Final
 
@@ -9,16 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.checks.clocks import UNREADABLE_VIDEO
+from data_tools.columns import in_all_steps
 from data_tools.episode import StoredFrames
 from data_tools.errors import UserError, describe, shown
 from data_tools.files.cache import LruCache
 from data_tools.finding import Finding
 from data_tools.frames.images import JPEG_START, UndecodableFrameError, decode_frame, to_rgb_upright
+from data_tools.layouts.column_places import OfEpisodes
+from data_tools.layouts.places import InAttribute
 from data_tools.lerobot.clock import FrameClock, Located
 from data_tools.lerobot.declared import Declared
 from data_tools.lerobot.index import EpisodePlace
 from data_tools.lerobot.info import Info
 from data_tools.lerobot.parquet_files import ParquetFiles, integers, matrix
+from data_tools.lerobot.sources import SIDECAR
 from data_tools.lerobot.video_files import VideoFiles
 
 ARRAY_CACHE_BYTES: Final = 64 << 20
@@ -39,6 +44,7 @@ class Rows:
             takes that, or nothing is recorded.
         tasks: the sentence of each step.
         is_success: whether any step says so; None when none is asked.
+        columns: name -> float32[t] or float32[t, n], read-only, of those with a row a step.
     """
 
     state: npt.NDArray[np.float32]
@@ -46,11 +52,13 @@ class Rows:
     times: npt.NDArray[np.float64]
     tasks: tuple[str, ...]
     is_success: bool | None
+    columns: Mapping[str, npt.NDArray[np.float32]]
 
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays, and of a pointer to each sentence."""
-        return self.state.nbytes + self.actions.nbytes + 2 * self.times.nbytes
+        columns = sum(values.nbytes for values in self.columns.values())
+        return self.state.nbytes + self.actions.nbytes + 2 * self.times.nbytes + columns
 
 
 class Store:
@@ -92,6 +100,27 @@ class Store:
     def rows(self, place: EpisodePlace) -> Rows:
         """The numbers of an episode, checked against its place in the index."""
         return self._rows.get_or_make(place.index, lambda: self._read(place))
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Names of the columns that every episode has."""
+        return tuple(self._declared.sources.columns)
+
+    def column(self, place: EpisodePlace, name: str) -> npt.NDArray[np.float32]:
+        """float32[t] or float32[t, n]; UserError where an episode has no number for it."""
+        said = self._declared.sources.columns[name]
+        if isinstance(said, str):
+            return self.rows(place).columns[name]
+        value: object = said
+        if isinstance(said, OfEpisodes):
+            value = said.episodes.get(str(place.index))
+        elif isinstance(said, InAttribute):
+            value = place.attributes.get(said.attribute)
+        if not isinstance(value, Real):
+            where, kind = f"{self.name(place)}, column {name!r}", type(said).__name__
+            remedy = f"Correct layout.columns.{name} in {self.folder / SIDECAR}."
+            raise UserError(describe(where, f"{shown(value)} ({kind})", "a number", remedy))
+        return in_all_steps(float(value), place.length)
 
     def frame(self, place: EpisodePlace, camera: str, step: int) -> npt.NDArray[np.uint8]:
         """uint8[y, x, 3], RGB, upright."""
@@ -148,9 +177,10 @@ class Store:
         sources, features = self._declared.sources, self._info.features
         present = self._parquet.names(place.path)
         told = [name for name in (*_NUMBERS, SUCCESS_FEATURE) if name in present]
-        columns = (*sources.state, sources.action, *told)
+        of_columns = sources.column_features
+        columns = dict.fromkeys((*sources.state, sources.action, *told, *of_columns.values()))
         last = place.first_row + place.length
-        table = self._parquet.rows(place.path, place.first_row, last, columns)
+        table = self._parquet.rows(place.path, place.first_row, last, (*columns,))
         where = self.name(place)
 
         def vectors(name: str) -> npt.NDArray[np.float32]:
@@ -172,9 +202,11 @@ class Store:
         times = np.arange(place.length) / self._info.fps
         if "timestamp" in present and sources.clock != "frame_index":
             times = matrix(table["timestamp"], 1, f"{where}, timestamp")[:, 0].copy()
-        for array in (state, actions, times):
+        own = {name: vectors(feature) for name, feature in of_columns.items()}
+        own = {name: each[:, 0] if each.shape[1] == 1 else each for name, each in own.items()}
+        for array in (state, actions, times, *own.values()):
             array.flags.writeable = False
-        return Rows(state, actions, times, self.tasks(place), is_success)
+        return Rows(state, actions, times, self.tasks(place), is_success, own)
 
     def _require_equal(
         self,

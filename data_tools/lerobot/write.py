@@ -4,8 +4,9 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import av
@@ -29,6 +30,7 @@ def write_lerobot(
     conventions: Conventions,
     episodes: Iterable[Episode],
     options: LeRobotOptions = DEFAULT_OPTIONS,
+    columns: Mapping[str, int] = MappingProxyType({}),
 ) -> Path:
     """The new folder, readable by LeRobot: 0.4 and later for v3.0, earlier ones for v2.1.
 
@@ -43,6 +45,8 @@ def write_lerobot(
         conventions: what the episodes declare; frames are written as delivered, RGB and upright.
         episodes: in order, each read once; wrap them to show progress.
         options: how it is written.
+        columns: name -> width of the columns that every episode has and that are to be kept
+            (`data_tools.columns.widths`); each becomes a feature, and `conventions.yaml` names it.
 
     Raises:
         UserError: the folder exists, a camera or an episode cannot be written, there is no episode,
@@ -54,10 +58,10 @@ def write_lerobot(
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}")
     try:
         (partial / "meta").mkdir(parents=True)
-        with FolderWriter(partial, conventions, fps, options) as writer:
+        with FolderWriter(partial, conventions, fps, options, columns) as writer:
             for episode in episodes:
                 writer.add(episode)
-        _write_sidecar(partial, conventions)
+        _write_sidecar(partial, conventions, columns)
         for file in [*partial.rglob("*"), partial]:
             flush_to_disk(file)
         raise_faults(existing_faults(path, "a new folder"))
@@ -74,7 +78,9 @@ def write_lerobot(
     return path
 
 
-def _write_sidecar(folder: Path, conventions: Conventions) -> None:
+def _write_sidecar(folder: Path, conventions: Conventions, columns: Iterable[str]) -> None:
     content = json.loads(conventions.model_dump_json())
+    named = {name: name for name in columns}
+    content |= {"layout": {"columns": named}} if named else {}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     (folder / SIDECAR).write_text(text, encoding="utf-8")

@@ -41,6 +41,11 @@ class MappedDataset:
         return self._mapped.conventions
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that episodes have."""
+        return self._dataset.columns
+
+    @property
     def inspected(self) -> Inspected:
         """What was learned about the files when they were opened."""
         return self._dataset.inspected

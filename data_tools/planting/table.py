@@ -48,6 +48,7 @@ NOT_PLANTED: Final[Mapping[str, str]] = {
     "unreadable_video": _LEROBOT,
     "names_not_read": _LEROBOT,
     "success_without_reward": "layouts that keep rewards say themselves what a success is",
+    "unusable_column": "it needs data with a column beside state and actions",
     "larger_than_memory": "it depends on the machine",
     "split_overlap": "it needs two splits",
     "split_leakage": "it needs two splits",

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from data_tools.columns import in_all_steps, missing_column
 from data_tools.conventions import Conventions
 from data_tools.episode import Inspected, Observation, StoredFrames
 from data_tools.errors import UserError, describe
@@ -13,6 +14,7 @@ from data_tools.files.hdf5 import Stamp
 from data_tools.fingerprint import fingerprint
 from data_tools.frames.images import JPEG_START, UndecodableFrameError
 from data_tools.hdf5.storage import UNREADABLE
+from data_tools.reading.packed import EpisodeRecords
 from data_tools.reading.records import ArraySource, EpisodeRecord
 from data_tools.reading.store import Store
 
@@ -37,7 +39,7 @@ class Hdf5Dataset:
 
     def __init__(
         self,
-        records: Sequence[EpisodeRecord],
+        records: EpisodeRecords,
         conventions: Conventions,
         inspected: Inspected,
         stamps: Mapping[str, Stamp],
@@ -51,6 +53,11 @@ class Hdf5Dataset:
     def records(self) -> Sequence[EpisodeRecord]:
         """Where each episode's numbers and frames are."""
         return self._records
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that episodes have, which may not be all of them."""
+        return self._records.columns
 
     def __len__(self) -> int:
         return len(self._records)
@@ -102,6 +109,11 @@ class Hdf5Episode:
         """Everything else recorded about the episode: source, task, seed, ..."""
         return self._record.attributes
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of what is said of each step beside state and action."""
+        return (*self._record.columns, *self._record.values)
+
     def state(self) -> npt.NDArray[np.float32]:
         """float32[t, s], read-only: the state at every step.
 
@@ -135,6 +147,21 @@ class Hdf5Episode:
         """
         source = self._record.simulator
         return None if source is None else self._low_dim(source)
+
+    def column(self, name: str) -> npt.NDArray[np.float32]:
+        """float32[t] or float32[t, n], read-only; its rows go with the observations.
+
+        Raises:
+            UserError: there is no column of that name, or the file's storage is damaged.
+        """
+        value = self._record.values.get(name)
+        if value is not None:
+            return in_all_steps(value, self.num_steps)
+        source = self._record.columns.get(name)
+        if source is None:
+            raise missing_column(self.name, name, self.columns)
+        values = self._low_dim(source)
+        return values[:, 0] if values.shape[1] == 1 else values
 
     def starts(self) -> npt.NDArray[np.int64]:
         """int64[t]: a training window may start at every step."""

@@ -26,7 +26,7 @@ from data_tools.layouts.sidecar import folder_sidecars_of, sidecar_of
 from data_tools.layouts.undeclared import Undeclared
 from data_tools.reading.packed import PackedEpisodes, Plan
 
-FORMAT: Final = "policy_ft index 1"
+FORMAT: Final = "policy_ft index 2"
 FOLDER: Final = "policy_ft/index"
 MIN_EPISODES: Final = 1000
 MAX_INDICES: Final = 32
@@ -109,6 +109,7 @@ class IndexCache:
             facts=entry["facts"],
             attributes=entry["attributes"],
             kept={int(place): rows for place, rows in entry["kept"].items()},
+            values={int(place): values for place, values in entry["values"].items()},
         )
         return FileScan(
             layout=entry["layout"],
@@ -148,6 +149,7 @@ class IndexCache:
             "facts": [list(facts) for facts in episodes.facts],
             "attributes": list(episodes.attributes),
             "kept": {str(place): list(rows) for place, rows in episodes.kept.items()},
+            "values": {str(place): dict(values) for place, values in episodes.values.items()},
         }
         self._files[str(path)] = entry
         self._is_changed = True

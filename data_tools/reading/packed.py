@@ -34,6 +34,7 @@ class Plan:
     images: tuple[tuple[str, ImageSource], ...]
     times: tuple[ArraySource, float] | None
     simulator: ArraySource | None
+    columns: tuple[tuple[str, ArraySource], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class PackedEpisodes:
             plan, the number of its instruction, and success (0, 1, or -1 when nobody recorded it).
         attributes: of each episode.
         kept: place of an episode -> its rows that are steps, for those with rows left out.
+        values: place of an episode -> its columns that are one number, for those with any.
     """
 
     path: str
@@ -58,6 +60,14 @@ class PackedEpisodes:
     facts: Sequence[Sequence[int]]
     attributes: Sequence[Mapping[str, object]]
     kept: Mapping[int, Sequence[int]]
+    values: Mapping[int, Mapping[str, float]]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that any episode has, in order."""
+        stored = (name for plan in self.plans for name, _ in plan.columns)
+        single = (name for values in self.values.values() for name in values)
+        return tuple(dict.fromkeys((*stored, *single)))
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -81,6 +91,8 @@ class PackedEpisodes:
             times=None if clock is None else (_array(clock[0], first, place), clock[1]),
             simulator=None if plan.simulator is None else _array(plan.simulator, first, place),
             kept=None if kept is None else np.asarray(kept, dtype=np.int64),
+            columns={name: _array(source, first, place) for name, source in plan.columns},
+            values=self.values.get(index, {}),
         )
 
 
@@ -103,6 +115,7 @@ def pack(path: str, records: Sequence[EpisodeRecord]) -> PackedEpisodes:
         facts=facts,
         attributes=[record.attributes for record in records],
         kept={i: r.kept.tolist() for i, r in enumerate(records) if r.kept is not None},
+        values={i: dict(r.values) for i, r in enumerate(records) if r.values},
     )
 
 
@@ -120,6 +133,11 @@ class EpisodeRecords(Sequence[EpisodeRecord]):
 
     def __setstate__(self, files: Sequence[PackedEpisodes]) -> None:
         self.__init__(files)  # type: ignore[misc]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that any episode has, in order."""
+        return tuple(dict.fromkeys(name for file in self._files for name in file.columns))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -152,6 +170,7 @@ def _plan_of(record: EpisodeRecord) -> Plan:
         tuple((name, _image(image, back, place)) for name, image in record.images.items()),
         None if clock is None else (_array(clock[0], back, place), clock[1]),
         None if simulator is None else _array(simulator, back, place),
+        tuple((name, _array(source, back, place)) for name, source in record.columns.items()),
     )
 
 

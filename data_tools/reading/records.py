@@ -73,6 +73,8 @@ class EpisodeRecord:
         times: where the clock is, with the seconds of its unit; None when there is none.
         simulator: where the simulator's own states are; None when there are none.
         kept: the rows that are steps, counted from `first`; None when every row is.
+        columns: name -> where a column with a row a step is.
+        values: name -> the number of a column that is one for all steps.
     """
 
     path: str
@@ -87,6 +89,8 @@ class EpisodeRecord:
     times: tuple[ArraySource, float] | None = None
     simulator: ArraySource | None = None
     kept: npt.NDArray[np.int64] | None = None
+    columns: Mapping[str, ArraySource] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, get_args
 
+from data_tools.columns import fingerprint_with, widths
 from data_tools.episode import Dataset, Episode
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.files.disk import flush_to_disk
@@ -25,6 +26,7 @@ Format = Literal["native", "robomimic", "aloha", "minari", "lerobot-v2.1", "lero
 LeRobotImages = Literal["video", "png"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 JPEG_FORMATS: Final[tuple[Format, ...]] = ("native", "minari")
+COLUMN_FORMATS: Final[tuple[Format, ...]] = ("native", "lerobot-v2.1", "lerobot-v3")
 DEMO_FORMATS: Final[tuple[Format, ...]] = ("native", "robomimic")
 
 
@@ -70,7 +72,7 @@ def convert(
         "to": to,
         "quality": quality,
         "images": images,
-        "fingerprint": dataset.fingerprint,
+        "fingerprint": fingerprint_with(dataset, dataset.columns),
         "stored": stored_cameras(dataset),
         **settings,
     }
@@ -82,6 +84,11 @@ def convert(
     with work:
         whole = _write(dataset, to, work, made, quality, images, advance)
         return work.publish(whole)
+
+
+def lost_columns(dataset: Dataset, to: Format) -> tuple[str, ...]:
+    """Names of the columns that this format has no place for."""
+    return () if to in COLUMN_FORMATS else dataset.columns
 
 
 def _require_options(to: Format, quality: int, images: LeRobotImages) -> None:
@@ -156,7 +163,9 @@ def _write_lerobot(
     advance: Advance,
 ) -> Path:
     def write(folder: Path) -> None:
-        write_lerobot(folder, dataset.conventions, _told(dataset, advance), options)
+        write_lerobot(
+            folder, dataset.conventions, _told(dataset, advance), options, widths(dataset)
+        )
         (folder / "provenance.json").write_text(json.dumps([made], indent=1), encoding="utf-8")
         flush_to_disk(folder / "provenance.json")
 

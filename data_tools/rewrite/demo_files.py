@@ -111,6 +111,7 @@ def _write_native_part(dataset: Dataset, index: int, quality: int, path: Path) -
             success=episode.is_success,
             attributes=plain_attributes(episode),
             times=episode.times(),
+            columns={name: episode.column(name) for name in episode.columns},
         )
 
 

@@ -60,6 +60,7 @@ class EditedDataset:
     ) -> None:
         self.conventions = conventions
         self.inspected = dataset.inspected
+        self.columns = dataset.columns
         self._dataset = dataset
         self._edits = tuple(edits)
 
@@ -101,6 +102,10 @@ class EditedEpisode(EpisodeView):
         """float64[t], seconds since the start at the rows kept; None where nothing records them."""
         times = self._episode.times()
         return None if times is None else times[self._rows]
+
+    def column(self, name: str) -> Floats:
+        """float32[t] or float32[t, n]; its rows go with the observations."""
+        return self._episode.column(name)[self._rows]
 
     def starts(self) -> Rows:
         """int64[n], steps at which a training window may start."""

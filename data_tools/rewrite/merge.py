@@ -8,6 +8,7 @@ from typing import Final
 import h5py
 import numpy as np
 
+from data_tools.columns import fingerprint_with
 from data_tools.episode import Dataset
 from data_tools.errors import UserError, describe, raise_faults
 from data_tools.files.hdf5 import open_hdf5
@@ -119,9 +120,10 @@ def _sidecar_faults(sidecars: dict[Path, Sidecar | None]) -> list[str]:
 def _require_same(dataset: Dataset, whole: Path, layout: str | None) -> None:
     """UserError when the new file is not read as its sources are."""
     merged = open_dataset(whole, layout=layout)
-    if merged.fingerprint != dataset.fingerprint or stored_cameras(merged) != stored_cameras(
-        dataset
-    ):
+    ours, theirs = (
+        (fingerprint_with(each, each.columns), stored_cameras(each)) for each in (merged, dataset)
+    )
+    if ours != theirs:
         found = "files that read differently as one, by what lies beside them or around episodes"
         raise UserError(describe("merge", found, "the same numbers and frames", CONVERT))
 

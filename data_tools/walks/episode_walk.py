@@ -39,6 +39,7 @@ from data_tools.layouts.texts import (
     truth,
 )
 from data_tools.reading.records import ArraySource, ColumnSource, EpisodeRecord
+from data_tools.walks.columns import columns_of
 from data_tools.walks.streams import TRIM_REMEDY, Streams
 
 
@@ -103,6 +104,10 @@ class EpisodeWalk:
                 name: dataclasses.replace(source, first=source.first + start)
                 for name, source in whole.images.items()
             },
+            columns={
+                name: dataclasses.replace(source, first=source.first + start)
+                for name, source in whole.columns.items()
+            },
         )
 
     def _record(self) -> EpisodeRecord | None:
@@ -119,6 +124,7 @@ class EpisodeWalk:
         num_steps = self._num_steps(state_rows, {n: rows for n, (_, rows) in frames.items()})
         kept = self._kept(num_steps)
         times = self._times(num_steps)
+        columns = columns_of(self.streams, (self.num_action_rows, state_rows))
         instruction = self._instruction()
         attributes = self._attributes()
         success = None if layout.success is None else truth(self._fact("success", layout.success))
@@ -138,6 +144,8 @@ class EpisodeWalk:
             times=times,
             simulator=self._simulator(num_steps),
             kept=kept,
+            columns=columns.rows,
+            values=columns.values,
         )
 
     def _num_steps(self, state_rows: int, frame_rows: dict[str, int]) -> int:

@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 import numpy as np
 
+from data_tools.columns import columns_of_all
 from data_tools.conventions import Conventions
 from data_tools.episode import Dataset, Episode, Inspected, task_of
 from data_tools.kept import KeptDataset
@@ -140,6 +141,11 @@ class Mixture:
     def conventions(self) -> Conventions:
         """The target that all sources follow; the first source's before any mapping."""
         return self._target or self.sources[0].episodes.conventions
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that episodes of any source have."""
+        return columns_of_all(source.episodes for source in self.sources)
 
     @property
     def inspected(self) -> Inspected:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
+from data_tools.columns import columns_of_all
 from data_tools.conventions import Conventions
 from data_tools.episode import Dataset, Episode, Inspected
 from data_tools.rewrite.split import joined
@@ -31,6 +32,11 @@ class DividedDataset:
     def conventions(self) -> Conventions:
         """What the data declares about its cameras, state and actions."""
         return self.training.conventions
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that episodes of either part have."""
+        return columns_of_all((self.training, self.validation))
 
     @property
     def inspected(self) -> Inspected:

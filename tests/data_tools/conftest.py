@@ -1,15 +1,18 @@
 """A small dataset: two cameras of different size, three state and three action columns."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from data_tools.cli import main
 from data_tools.conventions import ActionSpec, CameraSpec, Conventions, GripperSpec, StateSpec
 from data_tools.writer import EpisodeWriter
+from tests.data_tools.column_cases import LENGTHS, rising
 
 MakeEpisode = Callable[..., dict[str, object]]
 
@@ -81,3 +84,34 @@ def robot_data(
         return int(caught.value.code or 0), captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def columned(tmp_path, conventions, make_episode):
+    """A native file of three episodes, each with these columns."""
+
+    def make(name="push.hdf5", **columns):
+        path = tmp_path / name
+        with EpisodeWriter(path, conventions) as writer:
+            for index, length in enumerate(LENGTHS):
+                own = {key: each[index] for key, each in columns.items()}
+                writer.add(**make_episode(index, num_steps=length, columns=own))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def bare(columned):
+    """A file without columns, with numbers that a sidecar may name."""
+    path = columned()
+    with h5py.File(path, "r+") as file:
+        for index, length in enumerate(LENGTHS):
+            demo = file[f"data/demo_{index}"]
+            demo["extra/quality"] = rising(length, index)
+            demo["extra/twice"] = np.stack([rising(length), rising(length, 1)], axis=1)
+            demo.attrs["score"] = 0.5 + index
+            demo["judged"] = float(index)
+    scores = {f"demo_{index}": 2.0 * index for index in range(3)}
+    (path.parent / "scores.json").write_text(json.dumps(scores))
+    return path

@@ -8,6 +8,7 @@ import pytest
 from scipy.signal import lfilter
 from scipy.spatial.transform import Rotation
 
+from data_tools.columns import missing_column
 from data_tools.conventions import ActionSpec, CameraSpec, Conventions, GripperSpec, StateSpec
 from data_tools.doctor import validate
 from data_tools.episode import Inspected, Observation, StoredFrames
@@ -29,6 +30,7 @@ class MemoryEpisode:
     is_success: bool | None = True
     attributes: Mapping[str, object] = field(default_factory=dict)
     clock: np.ndarray | None = None
+    columns: tuple[str, ...] = ()
 
     @property
     def num_steps(self):
@@ -42,6 +44,9 @@ class MemoryEpisode:
 
     def times(self):
         return self.clock
+
+    def column(self, name):
+        raise missing_column(self.name, name, ())
 
     def starts(self):
         return np.arange(self.num_steps)
@@ -67,6 +72,7 @@ class MemoryDataset:
     episodes: list
     inspected: Inspected = INSPECTED
     fingerprint: str = "0" * 64
+    columns: tuple[str, ...] = ()
 
     def __len__(self):
         return len(self.episodes)

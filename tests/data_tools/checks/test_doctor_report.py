@@ -219,7 +219,7 @@ def test_every_rule_of_the_checks_has_a_broken_dataset():
         "trimmed_rows",
     }
     from_files |= {"unreadable_camera", "camera_not_read", "larger_than_memory"}
-    from_files |= {"surplus_bytes", "missing_ends", "empty_place"}
+    from_files |= {"surplus_bytes", "missing_ends", "empty_place", "unusable_column"}
     from_files |= {
         "hidden_files",
         "names_not_read",
