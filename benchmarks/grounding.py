@@ -15,7 +15,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from eval_envs.episodes import seeded_suite
 from eval_envs.perturb import BlankImages, SwappedInstruction
+from eval_envs.pool import LocalPool
 from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import weights_hash
 from policy_ft.evaluation.rollout import evaluate
@@ -41,19 +43,18 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(ROLLOUT_THREADS)
     policy = load_policy(options.checkpoint)
-    results = {
-        name: evaluate(
-            policy,
-            "eval_envs:Tabletop-v0",
-            {"task": options.task},
-            range(options.seed, options.seed + options.episodes),
-            num_envs=10,
-            replan_steps=recorded_replan_steps(policy.provenance),
-            num_sampling_steps=policy.config.num_sampling_steps,
-            wrappers=wrappers,
-        )
-        for name, wrappers in CONTROLS.items()
-    }
+    seeds = range(options.seed, options.seed + options.episodes)
+    suite = seeded_suite("eval_envs:Tabletop-v0", {"task": options.task}, seeds)
+    results = {}
+    for name, wrappers in CONTROLS.items():
+        with LocalPool(10, wrappers) as pool:
+            results[name] = evaluate(
+                policy,
+                suite,
+                pool=pool,
+                replan_steps=recorded_replan_steps(policy.provenance),
+                num_sampling_steps=policy.config.num_sampling_steps,
+            )
     table = Table(*HEADER, title=f"{options.checkpoint}, {options.task}", title_justify="left")
     for row in success_rows(results):
         table.add_row(*row)

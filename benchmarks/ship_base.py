@@ -15,6 +15,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from eval_envs.episodes import seeded_suite
+from eval_envs.pool import LocalPool
 from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import save_policy, weights_hash
 from policy_ft.config.loader import load_config
@@ -133,15 +135,15 @@ def main() -> None:
 
 def measure(policy: Policy, family: str, episodes: int, replan_steps: int) -> EvaluationResult:
     """The policy on one task family."""
-    return evaluate(
-        policy,
-        "eval_envs:Tabletop-v0",
-        {"task": family},
-        range(FIRST_SEED, FIRST_SEED + episodes),
-        num_envs=20,
-        replan_steps=replan_steps,
-        num_sampling_steps=policy.config.num_sampling_steps,
-    )
+    seeds = range(FIRST_SEED, FIRST_SEED + episodes)
+    with LocalPool(20) as pool:
+        return evaluate(
+            policy,
+            seeded_suite("eval_envs:Tabletop-v0", {"task": family}, seeds),
+            pool=pool,
+            replan_steps=replan_steps,
+            num_sampling_steps=policy.config.num_sampling_steps,
+        )
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ class Begin:
     """Begin this episode; the one that runs is given up."""
 
     spec: EpisodeSpec
+    look_at_end: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,8 @@ def _exactly(connection: socket.socket, size: int) -> bytearray:
 
 def _taken_apart(message: Message) -> tuple[dict[str, Any], dict[str, Array]]:
     match message:
-        case Begin(spec):
-            return spec.model_dump(mode="json"), {}
+        case Begin(spec, look_at_end):
+            return {"spec": spec.model_dump(mode="json"), "look_at_end": look_at_end}, {}
         case Execute(actions):
             return {}, {"actions": np.asarray(actions, np.float32)}
         case Look():
@@ -150,7 +151,9 @@ def _look_together(values: dict[str, Any], arrays: Mapping[str, Array]) -> Look:
 
 
 _PUT_TOGETHER: Mapping[str, Callable[[dict[str, Any], Mapping[str, Array]], Message]] = {
-    "Begin": lambda values, arrays: Begin(EpisodeSpec.model_validate(values)),
+    "Begin": lambda values, arrays: Begin(
+        EpisodeSpec.model_validate(values["spec"]), bool(values["look_at_end"])
+    ),
     "Execute": lambda values, arrays: Execute(arrays["actions"]),
     "Made": lambda values, arrays: Made(),
     "Look": _look_together,

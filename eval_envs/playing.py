@@ -94,23 +94,27 @@ class EpisodePlayer:
     def __init__(self, wrappers: Sequence[Wrapper] = ()) -> None:
         self._wrappers = tuple(wrappers)
         self._env: Environment | None = None
-        self._made_as: tuple[str, Mapping[str, JsonValue]] = ("", {})
+        self._made_as: tuple[str, Mapping[str, JsonValue], bool] = ("", {}, False)
         self._stage: Stage = "make"
 
-    def make(self, spec: EpisodeSpec) -> None:
+    def make(self, spec: EpisodeSpec, look_at_end: bool = False) -> None:
         """Make the environment of an episode, if it is not there from one before.
+
+        Args:
+            spec: the episode.
+            look_at_end: whether to look after an episode's last action, which no policy needs.
 
         Raises:
             UserError: it cannot be made, or declares nothing.
             Exception: whatever the simulator raises.
         """
-        made_as = (spec.env_id, spec.env_args)
+        made_as = (spec.env_id, spec.env_args, look_at_end)
         if self._env is not None and self._made_as == made_as:
             return
         self.close()
         self._stage = "make"
         bare = make_env(spec.env_id, spec.env_args)
-        env: Environment = ChunkStep(bare, _LONGEST_CHUNK, look_at_end=False)
+        env: Environment = ChunkStep(bare, _LONGEST_CHUNK, look_at_end=look_at_end)
         for wrapper in self._wrappers:
             env = wrapper(env)
         self._env, self._made_as = env, made_as

@@ -28,8 +28,14 @@ class Pool(Protocol):
     def num_envs(self) -> int:
         """The number of places, counted from 0."""
 
-    def begin(self, place: int, spec: EpisodeSpec) -> None:
-        """Ask for an episode to be begun."""
+    def begin(self, place: int, spec: EpisodeSpec, *, look_at_end: bool = False) -> None:
+        """Ask for an episode to be begun.
+
+        Args:
+            place: where.
+            spec: the episode.
+            look_at_end: whether its last look shall show the end: no policy acts on that.
+        """
 
     def execute(self, place: int, actions: FloatArray) -> None:
         """Ask for float32[n, a] to be executed in order, until the episode ends."""
@@ -56,7 +62,7 @@ class LocalPool:
         _require_places(num_envs)
         self.num_envs = num_envs
         self._players = [EpisodePlayer(wrappers) for _ in range(num_envs)]
-        self._asked: dict[int, EpisodeSpec | FloatArray] = {}
+        self._asked: dict[int, Begin | Execute] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -65,13 +71,13 @@ class LocalPool:
         for player in self._players:
             player.close()
 
-    def begin(self, place: int, spec: EpisodeSpec) -> None:
+    def begin(self, place: int, spec: EpisodeSpec, *, look_at_end: bool = False) -> None:
         """Ask for an episode to be begun."""
-        self._asked[place] = spec
+        self._asked[place] = Begin(spec, look_at_end)
 
     def execute(self, place: int, actions: FloatArray) -> None:
         """Ask for float32[n, a] to be executed in order, until the episode ends."""
-        self._asked[place] = actions
+        self._asked[place] = Execute(actions)
 
     def answers(self) -> Iterator[tuple[int, Look | Lost]]:
         """Each place with its answer, in the order of asking."""
@@ -79,12 +85,12 @@ class LocalPool:
             place = next(iter(self._asked))
             yield place, self._answer(self._players[place], self._asked.pop(place))
 
-    def _answer(self, player: EpisodePlayer, asked: EpisodeSpec | FloatArray) -> Look | Lost:
+    def _answer(self, player: EpisodePlayer, asked: Begin | Execute) -> Look | Lost:
         try:
-            if not isinstance(asked, EpisodeSpec):
-                return player.execute(asked)
-            player.make(asked)
-            return player.reset(asked.seed)
+            if isinstance(asked, Execute):
+                return player.execute(asked.actions)
+            player.make(asked.spec, asked.look_at_end)
+            return player.reset(asked.spec.seed)
         except UserError:
             raise
         except Exception as error:  # a simulator may raise anything
@@ -136,11 +142,11 @@ class ProcessPool:
         self._workers.clear()
         self._deadlines.clear()
 
-    def begin(self, place: int, spec: EpisodeSpec) -> None:
+    def begin(self, place: int, spec: EpisodeSpec, *, look_at_end: bool = False) -> None:
         """Ask for an episode to be begun, in the process of this place or in a new one."""
         if place not in self._workers:
             self._workers[place] = WorkerProcess(self._python, self._limit_s)
-        self._ask(place, Begin(spec))
+        self._ask(place, Begin(spec, look_at_end))
 
     def execute(self, place: int, actions: FloatArray) -> None:
         """Ask for float32[n, a] to be executed in order, until the episode ends."""

@@ -29,7 +29,7 @@ def serve(connection: socket.socket) -> None:
     while (message := receive(connection)) is not None:
         try:
             if isinstance(message, Begin):
-                player.make(message.spec)
+                player.make(message.spec, message.look_at_end)
                 send(connection, Made())
             answer: Message = _look(player, message)
         except UserError as error:

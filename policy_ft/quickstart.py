@@ -18,6 +18,8 @@ from rich.console import Console
 from data_tools.doctor import validate
 from data_tools.episode import Dataset
 from data_tools.tables import print_table
+from eval_envs.episodes import seeded_suite
+from eval_envs.pool import LocalPool
 from policy_ft import assemble
 from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import PROVENANCE_FILE, save_policy, weights_hash
@@ -221,7 +223,7 @@ def _evaluate_all(
     settings: QuickstartSettings, config: RunConfig, before: Policy, after: Policy, console: Console
 ) -> Evaluations:
     first = FIRST_HELD_OUT_SEED + SEEDS_A_RUN * settings.seed
-    recipe = _recipe(config)
+    recipe, seeds = _recipe(config), range(first, first + settings.episodes)
     plan = {
         "base": (before, recipe.task),
         "finetuned": (after, recipe.task),
@@ -230,15 +232,15 @@ def _evaluate_all(
     }
     results = {}
     for name, (policy, task) in plan.items():
-        results[name] = evaluate(
-            policy,
-            recipe.env,
-            {**recipe.env_args, "task": task},
-            range(first, first + settings.episodes),
-            num_envs=NUM_ENVS,
-            replan_steps=recorded_replan_steps(after.provenance),
-            num_sampling_steps=policy.config.num_sampling_steps,
-        )
+        suite = seeded_suite(recipe.env, {**recipe.env_args, "task": task}, seeds)
+        with LocalPool(NUM_ENVS) as pool:
+            results[name] = evaluate(
+                policy,
+                suite,
+                pool=pool,
+                replan_steps=recorded_replan_steps(after.provenance),
+                num_sampling_steps=policy.config.num_sampling_steps,
+            )
         print_table(family_table(f"{name.replace('_', ' ')}: {task}", results[name]), console)
     return Evaluations(**results)
 
@@ -256,8 +258,7 @@ def build_report(
     provenance: dict[str, str],
 ) -> Report:
     """The page about one quickstart."""
-    recipe = _recipe(config)
-    task = recipe.task
+    task = (recipe := _recipe(config)).task
     comparison = compare_results(evaluations.base, evaluations.finetuned)
     rates = {
         f"{task}, before": evaluations.base.success,
@@ -265,6 +266,9 @@ def build_report(
         "old tasks, before": evaluations.old_tasks_before.success,
         "old tasks, after": evaluations.old_tasks_after.success,
     }
+    filmed = {f"{task}, fine-tuned": evaluations.finetuned, f"{task}, before": evaluations.base}
+    with LocalPool() as pool:
+        videos = {label: film(result, pool) for label, result in filmed.items()}
     return Report(
         title=f"Fine-tuning on '{task}' with {recipe.num_episodes} demonstrations",
         summary=_headline(task, evaluations),
@@ -281,10 +285,7 @@ def build_report(
             ),
         },
         tables=[Table("Old tasks by family", HEADER, _old_task_rows(evaluations))],
-        videos={
-            f"{task}, fine-tuned": film(evaluations.finetuned),
-            f"{task}, before": film(evaluations.base),
-        },
+        videos=videos,
         settings=dump_config(config),
         provenance=provenance,
     )

@@ -13,7 +13,9 @@ TEXT = {".py", ".md", ".yaml", ".toml", ".jinja", ".j2", ".html", ".xml"}
 
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
-MAX_POLICY_FT_LINES = 12_000
+MAX_POLICY_FT_LINES = 13_000
+OTHERS_FORMATS = "policy_ft/formats/"
+"""Reading and writing what others publish grows with what they publish, and has no cap."""
 CATCH_ALL_NAMES = {"utils", "util", "misc", "helpers", "helper", "common", "manager"}
 SAFE_YAML_LOADERS = {"yaml.SafeLoader", "yaml.CSafeLoader"}
 RUNS_DATA_AS_CODE = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
@@ -55,7 +57,11 @@ def long_functions(root: Path) -> Iterator[str]:
 
 
 def large_package(root: Path) -> Iterator[str]:
-    lines = sum(lines_of_code(tree) for _, tree in sources(root, ("policy_ft",)))
+    lines = sum(
+        lines_of_code(tree)
+        for path, tree in sources(root, ("policy_ft",))
+        if not path.startswith(OTHERS_FORMATS)
+    )
     if lines > MAX_POLICY_FT_LINES:
         limit = f"at most {MAX_POLICY_FT_LINES}"
         yield fault("policy_ft", 1, f"{lines} lines of code", limit, "Remove what is said twice.")
@@ -191,7 +197,7 @@ PLANTED = [
         "def f():\n" + "    x = 1\n" * 60,
         "a.py:1: found f() of 61 lines",
     ),
-    (large_package, "policy_ft/a.py", "x = 1\n" * 12_001, "found 12001 lines of code"),
+    (large_package, "policy_ft/a.py", "x = 1\n" * 13_001, "found 13001 lines of code"),
     (catch_all_names, "data_tools/utils.py", "", "data_tools/utils.py:1: found the name 'utils'"),
     (
         errors_without_words,

@@ -1,100 +1,146 @@
-"""Running a policy in an environment and writing down, episode by episode, what came of it."""
+"""Running a policy in environments and writing down, episode by episode, what came of it."""
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
 from dataclasses import replace
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import JsonValue
+from accelerate.utils import gather_object
 
 from data_tools.conventions import Conventions, compare
 from data_tools.episode import Observation
-from eval_envs.contract import ChunkStep, to_observation
-from eval_envs.making import Environment, make_env
+from eval_envs.episodes import EpisodeSpec, require_distinct
+from eval_envs.making import Environment
+from eval_envs.playing import Look, Lost, declared_conventions
+from eval_envs.pool import Pool
 from policy_ft.errors import UserError, describe, raise_faults
+from policy_ft.evaluation.episode_log import EpisodeLog
 from policy_ft.evaluation.results import EpisodeRecord, EvaluationResult
 from policy_ft.execution.chunks import ChunkPolicy, plan_chunks
 
 FloatArray = npt.NDArray[np.float32]
-Wrapper = Callable[[Environment], Environment]
+Played = tuple[EpisodeRecord, FloatArray | None]
+
+
+class Ranks(Protocol):
+    """Processes that share an evaluation, e.g. an `Accelerator` or its `PartialState`."""
+
+    @property
+    def process_index(self) -> int:
+        """The rank of this one, from 0."""
+
+    @property
+    def num_processes(self) -> int:
+        """How many there are."""
+
+
+class _OneProcess:
+    process_index, num_processes = 0, 1
+
+
+ALONE: Ranks = _OneProcess()
+"""No other process shares the evaluation."""
 
 
 def evaluate(
     policy: ChunkPolicy,
-    env_id: str,
-    env_args: Mapping[str, JsonValue],
-    seeds: Sequence[int],
+    suite: Sequence[EpisodeSpec],
     *,
-    num_envs: int,
+    pool: Pool,
     replan_steps: int,
     num_sampling_steps: int,
-    wrappers: Sequence[Wrapper] = (),
+    log: EpisodeLog | None = None,
+    ranks: Ranks = ALONE,
     on_episode: Callable[[EpisodeRecord], None] = lambda record: None,
 ) -> EvaluationResult:
-    """One record for each seed, from one episode each.
+    """One record for each episode of the suite, in its order.
 
-    The environments live in this process and share each call of the policy; images are rendered
-    for those calls and no other. Episode i belongs to environment i modulo `num_envs` from the
-    start, so that short episodes are not counted more often. The noise of a chunk depends on the
-    episode's seed and the chunk's number alone, so `num_envs` changes an episode only as far as
-    sums of another batch size differ in their last bit.
+    The environments share each call of the policy; images are rendered for those calls and no
+    other. Episodes are dealt to ranks and to the places of their pools before the run. The noise of
+    a chunk depends on the episode's seed and the chunk's number alone, so neither the number of
+    environments nor of ranks changes an episode, but as far as sums of another batch size differ in
+    their last bit. An episode whose simulator raises, dies or hangs is recorded as lost, which is
+    no success, and costs no other.
 
     Args:
         policy: predicts chunks in the units its conventions declare.
-        env_id: Gymnasium id with its module, e.g. "eval_envs:Tabletop-v0".
-        env_args: keyword arguments of `gymnasium.make`.
-        seeds: one distinct seed an episode, at least 0.
-        num_envs: environments side by side; more make fuller batches.
+        suite: distinct episodes.
+        pool: where they are played.
         replan_steps: actions executed before the policy looks again.
         num_sampling_steps: Euler steps of the flow.
-        wrappers: put around every environment in this order, e.g. `eval_envs.perturb`'s controls.
-        on_episode: called with each record as its episode ends.
+        log: where records are written as episodes end, and those of before are read; None keeps
+            them in memory alone.
+        ranks: processes that share the suite; each gets the whole result.
+        on_episode: called with each record as its episode ends here, and with those of before.
 
     Raises:
-        UserError: seeds that repeat or are missing, an environment that cannot be made or does not
-            report `is_success`, or conventions of environment and policy that differ.
+        UserError: on every rank alike: a suite that is empty or holds an episode twice, an
+            environment that cannot be made, breaks its contract or does not fit the policy, a log
+            of another evaluation, or a suite of which every episode was lost.
     """
-    _require_usable(seeds, num_envs)
     start = time.perf_counter()
-    with ExitStack() as stack:
-        bare = [make_env(env_id, env_args) for _ in range(min(num_envs, len(seeds)))]
-        envs = [stack.enter_context(closing(_wrapped(env, replan_steps, wrappers))) for env in bare]
-        require_agreement(policy, envs[0], env_id)
-        cameras = policy.conventions.camera_names
-        slots = [
-            _Slot(env, seeds[offset::num_envs], cameras, on_episode)
-            for offset, env in enumerate(envs)
-        ]
-        _play(slots, policy, replan_steps, num_sampling_steps)
-    finished = [slots[index % num_envs].finished[index // num_envs] for index in range(len(seeds))]
-    return EvaluationResult(
-        env=env_id,
-        env_args=dict(env_args),
-        num_envs=num_envs,
-        replan_steps=replan_steps,
-        num_sampling_steps=num_sampling_steps,
-        wall_s=time.perf_counter() - start,
-        episodes=tuple(record for record, _ in finished),
-        actions=tuple(actions for _, actions in finished),
-    )
+    require_distinct(suite)
+
+    def keep(record: EpisodeRecord) -> None:
+        if log is not None:
+            log.add(record)
+        on_episode(record)
+
+    known = _on_every_rank(ranks, lambda: _run_before(log, suite, ranks))
+    for record, _ in known.values():
+        on_episode(record)
+    left = [place for place in range(len(suite)) if place not in known]
+    share = {place: suite[place] for place in left[ranks.process_index :: ranks.num_processes]}
+    run = _Run(policy, pool, replan_steps, num_sampling_steps)
+    done = known | _on_every_rank(ranks, lambda: dict(run.play(share, keep)))
+    result = run.result([done[place] for place in range(len(suite))], time.perf_counter() - start)
+    if log is not None and ranks.process_index == 0:
+        log.end(result.episodes)
+    _require_some_played(result)
+    return result
+
+
+def _run_before(
+    log: EpisodeLog | None, suite: Sequence[EpisodeSpec], ranks: Ranks
+) -> dict[int, Played]:
+    """What the log holds; it is the first rank's to read."""
+    if log is None or ranks.process_index > 0:
+        return {}
+    return {place: (record, None) for place, record in log.begin(suite).items()}
+
+
+def _on_every_rank(ranks: Ranks, work: Callable[[], dict[int, Played]]) -> dict[int, Played]:
+    """What the work of all ranks comes to; the faults of any of them are raised by each."""
+    if ranks.num_processes == 1:
+        return work()
+    found, faults = dict[int, Played](), list[str]()
+    try:
+        found = work()
+    except UserError as error:
+        faults = list(error.faults)
+    raise_faults(gather_object(faults))
+    return dict(gather_object(list(found.items())))
+
+
+def _require_some_played(result: EvaluationResult) -> None:
+    first = result.episodes[0].lost
+    if first is not None and len(result.lost) == len(result.episodes):
+        found = f"all {len(result.lost)} episodes lost, the first as: {first.error}"
+        remedy = f"Mend the simulator and evaluate anew; it said:\n{first.traceback}"
+        expected = "a simulator that brings some to an end"
+        where = f"environment {result.episodes[0].env_id}"
+        raise UserError(describe(where, found, expected, remedy))
 
 
 def require_agreement(policy: ChunkPolicy, env: Environment, env_id: str) -> None:
     """UserError listing every disagreement between what environment and policy declare."""
-    declared = getattr(env.unwrapped, "conventions", None)
-    if not isinstance(declared, Conventions):
-        raise UserError(
-            describe(
-                f"environment {env_id}",
-                f"the declaration {declared!r}",
-                "conventions of its cameras, state and actions",
-                "Give it a `conventions` property; eval_envs/contract.py says what it holds.",
-            )
-        )
+    _require_agreement(policy, declared_conventions(env, env_id), env_id)
+
+
+def _require_agreement(policy: ChunkPolicy, declared: Conventions, env_id: str) -> None:
     mismatches = compare(
         declared,
         policy.conventions,
@@ -121,101 +167,138 @@ def _size_faults(expected: Conventions, found: Conventions, env_id: str) -> Iter
                 )
 
 
-class _Slot:
-    """One environment and its own share of the episodes, worked through in order."""
+class _Run:
+    """A policy in the places of a pool."""
 
     def __init__(
-        self,
-        env: Environment,
-        seeds: Sequence[int],
-        cameras: Sequence[str],
-        on_episode: Callable[[EpisodeRecord], None],
+        self, policy: ChunkPolicy, pool: Pool, replan_steps: int, num_sampling_steps: int
     ) -> None:
-        self._env, self._cameras, self._on_episode = env, cameras, on_episode
-        self._waiting = deque(seeds)
-        self.finished: list[tuple[EpisodeRecord, FloatArray]] = []
-        self._actions: list[FloatArray] = []
-        self._success = self._success_any = False
-        self._start_next()
+        self._policy, self._pool = policy, pool
+        self._replan_steps, self._num_sampling_steps = replan_steps, num_sampling_steps
+        self._agreeing: list[Conventions] = []
 
-    def execute(self, chunk: FloatArray) -> None:
-        """Step through the chunk; when the episode ends, record it and start the next one."""
-        raw, _, terminated, truncated, info = self._env.step(chunk)
-        self.observation = self._look(raw)
-        self.num_chunks += 1
-        self._actions.append(chunk[: info["steps_taken"]])
-        self._success = self._success or bool(info["is_success"])
-        self._success_any = self._success_any or bool(info["success_any"])
-        if terminated or truncated:
-            self._finish(info)
-            self._start_next()
+    def play(
+        self, share: Mapping[int, EpisodeSpec], keep: Callable[[EpisodeRecord], None]
+    ) -> Iterator[tuple[int, Played]]:
+        """Each episode with its place in the suite, as it ends; `keep` gets its record at once."""
+        listed, num_envs = list(share), self._pool.num_envs
+        waiting = [deque(listed[offset::num_envs]) for offset in range(num_envs)]
+        running = {}
 
-    def _start_next(self) -> None:
-        self.is_running = bool(self._waiting)
-        if self.is_running:
-            self.seed = self._waiting.popleft()
-            raw, info = self._env.reset(seed=self.seed)
-            self.observation = self._look(raw)
-            self.num_chunks = 0
-            self._actions = []
-            self._success = bool(info["is_success"])
-            self._success_any = bool(info["success_any"])
+        def begin_next(place: int) -> None:
+            if waiting[place]:
+                spec = share[waiting[place][0]]
+                running[place] = _Rollout(spec)
+                self._pool.begin(place, spec)
 
-    def _finish(self, info: Mapping[str, Any]) -> None:
-        actions = np.concatenate(self._actions)
-        record = EpisodeRecord(
-            seed=self.seed,
-            success=self._success,
-            success_final=bool(info["is_success_final"]),
-            success_any=self._success_any,
-            num_steps=len(actions),
-            family=str(info.get("family", "")),
-            target=str(info.get("target", "")),
-            instruction=self.observation.instruction,
+        for place in range(num_envs):
+            begin_next(place)
+        while running:
+            for place, answer in self._pool.answers():
+                self._take(running[place], answer)
+                if running[place].is_over:
+                    played = running.pop(place).played()
+                    keep(played[0])
+                    yield waiting[place].popleft(), played
+                    begin_next(place)
+            self._act(dict(sorted(running.items())))
+
+    def result(self, played: Sequence[Played], wall_s: float) -> EvaluationResult:
+        """The records and actions of the suite's episodes, and how they were run."""
+        return EvaluationResult(
+            num_envs=self._pool.num_envs,
+            replan_steps=self._replan_steps,
+            num_sampling_steps=self._num_sampling_steps,
+            wall_s=wall_s,
+            episodes=tuple(record for record, _ in played),
+            actions=tuple(actions for _, actions in played),
         )
-        self.finished.append((record, actions))
-        self._on_episode(record)
 
-    def _look(self, raw: Mapping[str, Any]) -> Observation:
-        seen = to_observation(raw)
-        return replace(seen, images={name: seen.images[name] for name in self._cameras})
+    def _take(self, rollout: "_Rollout", answer: Look | Lost) -> None:
+        if isinstance(answer, Look):
+            self._require_fit(answer.conventions, rollout.spec)
+        elif answer.stage == "make" and not self._agreeing:
+            where = f"environment {rollout.spec.env_id!r} with {rollout.spec.env_args}"
+            remedy = f"Mend the simulator's installation; it said:\n{answer.traceback}"
+            raise UserError(describe(where, answer.error, "one that can be made", remedy))
+        rollout.take(answer, self._policy.conventions.camera_names)
 
+    def _require_fit(self, declared: Conventions | None, spec: EpisodeSpec) -> None:
+        if declared is not None and declared not in self._agreeing:
+            _require_agreement(self._policy, declared, spec.env_id)
+            self._agreeing.append(declared)
 
-def _play(
-    slots: Sequence[_Slot], policy: ChunkPolicy, replan_steps: int, num_sampling_steps: int
-) -> None:
-    """Run every slot to the end of its share, one call of the policy for all that still run."""
-    while running := [slot for slot in slots if slot.is_running]:
+    def _act(self, running: Mapping[int, "_Rollout"]) -> None:
+        if not running:
+            return
+        rollouts = list(running.values())
         chunks = plan_chunks(
-            policy,
-            [slot.observation for slot in running],
-            [slot.seed for slot in running],
-            [slot.num_chunks for slot in running],
-            replan_steps=replan_steps,
-            num_sampling_steps=num_sampling_steps,
+            self._policy,
+            [rollout.observation for rollout in rollouts],
+            [rollout.spec.seed for rollout in rollouts],
+            [rollout.num_chunks for rollout in rollouts],
+            replan_steps=self._replan_steps,
+            num_sampling_steps=self._num_sampling_steps,
         )
-        for slot, chunk in zip(running, chunks, strict=True):
-            slot.execute(chunk)
+        for (place, rollout), chunk in zip(running.items(), chunks, strict=True):
+            self._pool.execute(place, rollout.send(chunk))
 
 
-def _wrapped(env: Environment, replan_steps: int, wrappers: Sequence[Wrapper]) -> Environment:
-    env = ChunkStep(env, replan_steps, look_at_end=False)
-    for wrapper in wrappers:
-        env = wrapper(env)
-    return env
+class _Rollout:
+    """One episode on its way.
 
+    Attributes:
+        spec: the episode.
+        observation: what is seen now; not there before the first look.
+        num_chunks: how many chunks were sent.
+        is_over: whether it has ended or was lost.
+    """
 
-def _require_usable(seeds: Sequence[int], num_envs: int) -> None:
-    faults = []
-    if num_envs < 1:
-        faults.append(describe("num_envs", str(num_envs), "at least 1", "Give a positive number."))
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        faults.append(
-            describe(
-                "seeds",
-                repr(list(seeds)),
-                "at least one seed, each at least 0 and given once",
-                "Give a different seed to every episode.",
-            )
+    def __init__(self, spec: EpisodeSpec) -> None:
+        self.spec = spec
+        self.observation: Observation
+        self.num_chunks, self.is_over = 0, False
+        self._sent: list[FloatArray] = []
+        self._rewards: list[float] = []
+        self._success = self._success_any = self._success_final = False
+        self._family = self._target = self._instruction = ""
+        self._lost: Lost | None = None
+
+    def send(self, chunk: FloatArray) -> FloatArray:
+        """The same chunk, which is executed next."""
+        self._sent.append(chunk)
+        self.num_chunks += 1
+        return chunk
+
+    def take(self, answer: Look | Lost, cameras: Sequence[str]) -> None:
+        """Go on with what came of the reset or the last chunk; the policy sees these cameras."""
+        if isinstance(answer, Lost):
+            self._lost, self.is_over = answer, True
+            return
+        seen = answer.observation
+        self.observation = replace(seen, images={name: seen.images[name] for name in cameras})
+        if self._sent:
+            self._sent[-1] = self._sent[-1][: len(answer.rewards)]
+        self._rewards += answer.rewards
+        self._success = self._success or answer.success
+        self._success_any = self._success_any or answer.success_any
+        self._success_final, self.is_over = answer.success_final, answer.is_over
+        self._family, self._target = answer.family, answer.target
+        self._instruction = seen.instruction
+
+    def played(self) -> Played:
+        """What came of it, and the actions that were executed; None of a lost episode."""
+        is_lost = self._lost is not None
+        record = EpisodeRecord(
+            **dict(self.spec),
+            success=self._success and not is_lost,
+            success_final=self._success_final and not is_lost,
+            success_any=self._success_any and not is_lost,
+            num_steps=len(self._rewards),
+            rewards=tuple(self._rewards),
+            family=self._family,
+            target=self._target,
+            instruction=self._instruction,
+            lost=self._lost,
         )
-    raise_faults(faults)
+        return record, None if is_lost else np.concatenate(self._sent)

@@ -18,7 +18,8 @@ def success_rows(results: Mapping[str, EvaluationResult]) -> list[tuple[str, ...
 def family_table(title: str, result: EvaluationResult) -> Table:
     """Success by task family and in total, for the terminal."""
     families = result.by_family()
-    labelled = {family or result.env: each for family, each in families.items()}
+    env_id = result.episodes[0].env_id
+    labelled = {family or env_id: each for family, each in families.items()}
     table = Table(HEADER[0], *numbers(*HEADER[1:]), title=title, title_justify="left")
     for row in success_rows({**labelled, "all": result} if len(families) > 1 else labelled):
         table.add_row(*row)

@@ -4,21 +4,20 @@ During a rollout images are rendered only where the policy looks. An episode is 
 seed and its actions, so the chosen ones are played once more with every frame rendered.
 """
 
-from collections.abc import Mapping
-from contextlib import closing
-
 import numpy as np
 import numpy.typing as npt
-from pydantic import JsonValue
 
-from data_tools.conventions import Conventions
 from data_tools.episode import Observation
 from data_tools.frames.mp4 import encode_mp4
-from eval_envs.contract import to_observation
-from eval_envs.making import Environment, make_env
+from eval_envs.episodes import EpisodeSpec
+from eval_envs.playing import Look
+from eval_envs.pool import Pool
 from policy_ft.errors import UserError, describe
 from policy_ft.evaluation.report import Video
-from policy_ft.evaluation.results import EvaluationResult
+from policy_ft.evaluation.results import EpisodeRecord, EvaluationResult
+
+NUM_EACH = 3
+"""Successes and failures to film, at most."""
 
 _SCALE = 3
 _STILL_S = 0.7
@@ -26,52 +25,74 @@ _STILL_S = 0.7
 Frame = npt.NDArray[np.uint8]
 
 
-def choose_episodes(result: EvaluationResult, num_each: int) -> list[int]:
-    """Places of the first `num_each` successes and the first `num_each` failures, in that order."""
+def choose_episodes(result: EvaluationResult, num_each: int = NUM_EACH) -> list[int]:
+    """Places of the first `num_each` successes and the first `num_each` failures, in that order.
+
+    Episodes that were lost with their simulator are neither.
+    """
+    ended = [index for index, episode in enumerate(result.episodes) if episode.lost is None]
     chosen = [
-        [index for index, episode in enumerate(result.episodes) if episode.success is wanted]
+        [index for index in ended if result.episodes[index].success is wanted]
         for wanted in (True, False)
     ]
     return [index for indices in chosen for index in indices[:num_each]]
 
 
-def require_cameras(env_id: str, env_args: Mapping[str, JsonValue]) -> None:
-    """UserError for an environment that has no camera to film with."""
-    with closing(make_env(env_id, env_args)) as env:
-        declared = getattr(env.unwrapped, "conventions", None)
-        if isinstance(declared, Conventions) and not declared.cameras:
+def require_cameras(pool: Pool, spec: EpisodeSpec) -> None:
+    """UserError for an environment that has no camera to film with.
+
+    One that is lost before it says so is left to the evaluation to tell of.
+    """
+    pool.begin(0, spec)
+    for _, look in pool.answers():
+        if isinstance(look, Look) and look.conventions and not look.conventions.cameras:
             remedy = "Leave --video out; --json writes every episode."
-            raise UserError(describe(f"environment {env_id}", "no camera", "one to film", remedy))
+            raise UserError(describe(f"environment {spec.env_id}", "no camera", "one", remedy))
 
 
-def film(result: EvaluationResult, num_each: int = 3) -> list[Video]:
+def film(result: EvaluationResult, pool: Pool, num_each: int = NUM_EACH) -> list[Video]:
     """Videos of the first successes and failures, all cameras side by side, in real time.
 
     Args:
-        result: of an evaluation in this process, so that it holds the actions.
+        result: holds the actions of the episodes to film.
+        pool: where the actions are executed again, in the first place.
         num_each: episodes of either kind, at most.
 
     Raises:
         UserError: an episode that ends otherwise when it is repeated.
     """
-    with closing(make_env(result.env, result.env_args)) as env:
-        return [_film_one(env, result, index) for index in choose_episodes(result, num_each)]
+    return [_film_one(result, pool, index) for index in choose_episodes(result, num_each)]
 
 
-def _film_one(env: Environment, result: EvaluationResult, index: int) -> Video:
-    conventions: Conventions = env.unwrapped.conventions  # type: ignore[attr-defined]
-    rate = conventions.known_control_hz("film an episode")
-    episode = result.episodes[index]
-    raw, info = env.reset(seed=episode.seed)
-    frames, success = [side_by_side(to_observation(raw))], bool(info["is_success"])
-    for action in result.actions[index]:
-        raw, _, _, _, info = env.step(action)
-        frames.append(side_by_side(to_observation(raw)))
-        success = success or bool(info["is_success"])
-    _require_same_end(result.env, episode.seed, success, episode.success)
+def _film_one(result: EvaluationResult, pool: Pool, index: int) -> Video:
+    episode, actions = result.episodes[index], result.actions[index]
+    if actions is None:
+        raise UserError(_not_repeated(episode, "no actions of it"))
+    pool.begin(0, episode.spec, look_at_end=True)
+    looks = [_only_look(pool, episode)]
+    assert looks[0].conventions is not None
+    rate = looks[0].conventions.known_control_hz("film an episode")
+    for action in actions:
+        pool.execute(0, action[None])
+        looks.append(_only_look(pool, episode))
+    _require_same_end(episode, found=any(look.success for look in looks))
+    frames = [side_by_side(look.observation) for look in looks]
     frames += frames[-1:] * round(_STILL_S * rate)
     caption = f"{episode.instruction} (seed {episode.seed}, {episode.num_steps} steps)"
-    return Video(caption, success, encode_mp4(frames, rate))
+    return Video(caption, episode.success, encode_mp4(frames, rate))
+
+
+def _only_look(pool: Pool, episode: EpisodeRecord) -> Look:
+    ((_, answer),) = pool.answers()
+    if isinstance(answer, Look):
+        return answer
+    raise UserError(_not_repeated(episode, answer.error))
+
+
+def _not_repeated(episode: EpisodeRecord, found: str) -> str:
+    where = f"{episode.env_id}, repeating the actions of seed {episode.seed}"
+    remedy = "Evaluate without videos: this simulator did not bring it to an end again."
+    return describe(where, found, "the episode again", remedy)
 
 
 def side_by_side(observation: Observation) -> Frame:
@@ -91,13 +112,13 @@ def side_by_side(observation: Observation) -> Frame:
     return np.pad(canvas, ((0, canvas.shape[0] % 2), (0, canvas.shape[1] % 2), (0, 0)))
 
 
-def _require_same_end(env: str, seed: int, found: bool, expected: bool) -> None:
-    if found is not expected:
+def _require_same_end(episode: EpisodeRecord, *, found: bool) -> None:
+    if found is not episode.success:
         raise UserError(
             describe(
-                f"{env}, repeating the actions of seed {seed}",
+                f"{episode.env_id}, repeating the actions of seed {episode.seed}",
                 f"success {found}",
-                f"{expected}, as in the evaluation",
+                f"{episode.success}, as in the evaluation",
                 "Evaluate without videos: this environment is not a function of seed and actions.",
             )
         )

@@ -1,12 +1,11 @@
 """Rollouts during training: the number that selects the best checkpoint."""
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 
+from eval_envs.episodes import seeded_suite
+from eval_envs.pool import LocalPool
 from policy_ft.config.run import EvaluationConfig
-from policy_ft.errors import UserError, raise_faults
 from policy_ft.evaluation.rollout import evaluate
-from policy_ft.evaluation.statistics import success_rate
 from policy_ft.policy import Policy
 
 
@@ -16,41 +15,27 @@ def success_in_rollouts(
     """success_rate with the bounds of its 95 % Wilson interval and the number of episodes.
 
     The seeds are dealt to the ranks in turn; an episode depends on its seed alone, so their number
-    does not matter.
+    does not matter. Where simulators failed, num_lost says of how many episodes; they are no
+    successes.
 
     Raises:
         UserError: on every rank alike, whatever stopped the episodes of any of them.
     """
-    seeds = range(config.seed, config.seed + config.episodes)[
-        accelerator.process_index :: accelerator.num_processes
-    ]
-    outcomes, faults = _outcomes(policy, config, seeds)
-    raise_faults(gather_object(faults))
-    rate = success_rate(gather_object(outcomes))
-    return {
+    seeds = range(config.seed, config.seed + config.episodes)
+    with LocalPool(config.num_envs) as pool:
+        result = evaluate(
+            policy,
+            seeded_suite(config.env, config.env_args, seeds),
+            pool=pool,
+            replan_steps=config.replan_steps,
+            num_sampling_steps=policy.config.num_sampling_steps,
+            ranks=accelerator,
+        )
+    rate = result.success
+    values = {
         "success_rate": rate.success_rate,
         "low": rate.low,
         "high": rate.high,
         "num_episodes": rate.n,
     }
-
-
-def _outcomes(
-    policy: Policy, config: EvaluationConfig, seeds: range
-) -> tuple[list[bool], list[str]]:
-    """Whether each episode succeeded; or what stopped them, which the other ranks must hear of."""
-    if not seeds:
-        return [], []
-    try:
-        result = evaluate(
-            policy,
-            config.env,
-            config.env_args,
-            seeds,
-            num_envs=config.num_envs,
-            replan_steps=config.replan_steps,
-            num_sampling_steps=policy.config.num_sampling_steps,
-        )
-    except UserError as error:
-        return [], list(error.faults)
-    return [episode.success for episode in result.episodes], []
+    return {**values, "num_lost": float(len(result.lost))} if result.lost else values

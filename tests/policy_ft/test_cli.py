@@ -165,6 +165,55 @@ def test_eval_executes_as_many_actions_as_the_checkpoint_records(
     assert result["evaluation"]["replan_steps"] == 2
 
 
+def test_eval_goes_on_in_its_output_directory_and_films_what_was_run_before(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    output = ["--output", tmp_path / "evaluation"]
+    first = printed("eval", checkpoint, *IN_REACH, *output)
+    lines = (tmp_path / "evaluation/episodes.jsonl").read_bytes()
+    assert lines.count(b"\n") == 3
+    again = printed("eval", checkpoint, *IN_REACH, *output, "--video", tmp_path / "videos")
+    assert (tmp_path / "evaluation/episodes.jsonl").read_bytes() == lines
+    assert again.startswith(first)
+    assert list((tmp_path / "videos").iterdir())
+    refused = call("eval", checkpoint, *IN_REACH, *output, "--replan-steps", 2)
+    assert refused.exit_code == 2
+    assert "replan_steps: found 3; expected 2" in refused.stderr
+
+
+def test_eval_in_processes_and_in_another_interpreter_says_the_same(checkpoint: Path) -> None:
+    usual = printed("eval", checkpoint, *IN_REACH)
+    assert printed("eval", checkpoint, *IN_REACH, "--isolate", "--time-limit", 100) == usual
+    assert printed("eval", checkpoint, *IN_REACH, "--env-python", sys.executable) == usual
+
+
+def test_eval_tells_of_lost_episodes_and_exits_with_1(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "falling.py").write_text(FALLING)
+    monkeypatch.syspath_prepend(tmp_path)
+    places = ["--env", "falling:Falling-v0", "--isolate", "--video", tmp_path / "videos"]
+    result = call("eval", checkpoint, *IN_REACH, "--seed", 30_001, *places)
+    assert result.exit_code == 1, result.stderr
+    assert "lost: seed 30003 of falling:Falling-v0, its process ended with exit" in result.stdout
+    assert "1 of 3 episodes were lost and count as no successes" in result.stdout
+
+
+FALLING = """
+import os
+import gymnasium
+from eval_envs.tabletop.env import TabletopEnv
+
+class Falling(TabletopEnv):
+    def reset(self, *, seed=None, options=None):
+        if seed == 30_003:
+            os._exit(3)
+        return super().reset(seed=seed, options=options)
+
+gymnasium.register(id="Falling-v0", entry_point=Falling)
+"""
+
+
 MISTAKES = {
     "missing config": (["train", "{folder}/nothing.yaml"], "Correct the path"),
     "missing checkpoint": (["show", "{folder}/run/nothing"], "Correct the path"),
@@ -223,6 +272,18 @@ MISTAKES = {
     "a robot beside a checkpoint that has one": (
         ["show", "{checkpoint}", "--embodiment", "aloha"],
         "Leave --embodiment out",
+    ),
+    "a time limit without processes": (
+        ["eval", "{checkpoint}", *IN_REACH, "--time-limit", "9"],
+        "Leave --time-limit out",
+    ),
+    "no interpreter": (
+        ["eval", "{checkpoint}", *IN_REACH, "--env-python", "{folder}/python"],
+        "Name one, e.g.",
+    ),
+    "output that is a file": (
+        ["eval", "{checkpoint}", *IN_REACH, "--output", "{config}"],
+        "Choose another directory",
     ),
     "json into a missing folder": (
         ["eval", "{checkpoint}", *IN_REACH, "--json", "{folder}/missing/a.json"],

@@ -17,7 +17,9 @@ from torch import nn
 from data_tools.conventions import Conventions
 from data_tools.episode import Observation
 from eval_envs.disturbance import Disturbance
+from eval_envs.episodes import seeded_suite
 from eval_envs.making import make_env
+from eval_envs.pool import LocalPool
 from policy_ft.evaluation.rollout import evaluate
 
 ENV = "eval_envs:Tabletop-v0"
@@ -87,14 +89,7 @@ def test_policy_that_is_told_the_targets_position_succeeds(task: str, least: flo
     env = make_env(ENV, settings).unwrapped
     policy = OraclePolicy(cloned(*demonstrations(env, 300)), env.conventions)
     env.close()
-    result = evaluate(
-        policy,
-        ENV,
-        settings,
-        range(10_000, 10_050),
-        num_envs=10,
-        replan_steps=1,
-        num_sampling_steps=1,
-        wrappers=[ShowTarget],
-    )
+    suite = seeded_suite(ENV, settings, range(10_000, 10_050))
+    with LocalPool(10, [ShowTarget]) as pool:
+        result = evaluate(policy, suite, pool=pool, replan_steps=1, num_sampling_steps=1)
     assert result.success.success_rate >= least

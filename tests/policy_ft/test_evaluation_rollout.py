@@ -12,11 +12,14 @@ import pytest
 
 from data_tools.conventions import Conventions
 from data_tools.episode import Observation
+from eval_envs.episodes import seeded_suite
 from eval_envs.making import make_env
+from eval_envs.pool import LocalPool
 from eval_envs.tabletop.env import TabletopEnv
 from eval_envs.tabletop.expert import expert_action
 from policy_ft.data.noise import rollout_noise
 from policy_ft.errors import UserError
+from policy_ft.evaluation.report import Video
 from policy_ft.evaluation.results import EvaluationResult, compare_results
 from policy_ft.evaluation.rollout import evaluate
 from policy_ft.evaluation.videos import choose_episodes, film
@@ -65,9 +68,16 @@ class Control:
 
 
 def run(policy: Control, seeds: Sequence[int] = range(5), **changes: Any) -> EvaluationResult:
-    settings = {"num_envs": 2, "replan_steps": 3, "num_sampling_steps": 10, **changes}
+    settings = {"replan_steps": 3, "num_sampling_steps": 10, **changes}
     env_args = {**SMALL, **settings.pop("env_args", {})}
-    return evaluate(policy, settings.pop("env_id", ENV), env_args, seeds, **settings)
+    suite = seeded_suite(settings.pop("env_id", ENV), env_args, seeds)
+    with LocalPool(settings.pop("num_envs", 2), settings.pop("wrappers", ())) as pool:
+        return evaluate(policy, suite, pool=pool, **settings)
+
+
+def filmed(result: EvaluationResult, num_each: int = 1) -> list[Video]:
+    with LocalPool() as pool:
+        return film(result, pool, num_each)
 
 
 @pytest.mark.parametrize("family", ["reach", "push", "pick", "place", "stack"])
@@ -189,6 +199,9 @@ def test_records_hold_what_happened_and_survive_json() -> None:
     assert {num_steps for _, _, num_steps in policy.calls} == {7}
     for episode, actions in zip(result.episodes, result.actions, strict=True):
         assert actions.shape == (episode.num_steps, 4)
+        assert episode.rewards == (0.0,) * episode.num_steps or episode.success
+        assert sum(episode.rewards) == episode.success
+        assert (episode.env_id, episode.env_args) == (ENV, SMALL)
         assert episode.target in episode.instruction
     summary = json.loads(json.dumps(result.summary()))
     again = EvaluationResult.model_validate(summary["evaluation"])
@@ -261,10 +274,10 @@ def test_films_show_the_first_successes_and_failures() -> None:
     )
     failures = run(Control(), range(10, 13), env_args={"task": "pick"})
     assert choose_episodes(expert, 2) == [0, 1]
-    (video,) = film(expert, 1)
+    (video,) = filmed(expert)
     assert video.is_success
     assert "seed 0" in video.caption
-    (video,) = film(failures, 1)
+    (video,) = filmed(failures)
     assert not video.is_success
 
 
@@ -273,7 +286,7 @@ def test_film_that_ends_otherwise_is_refused() -> None:
     (episode,) = result.episodes
     forged = result.model_copy(update={"episodes": (episode.model_copy(update={"success": True}),)})
     with pytest.raises(UserError, match="Evaluate without videos"):
-        film(forged)
+        filmed(forged)
 
 
 def test_an_environment_with_images_of_another_size_is_refused_before_the_run() -> None:

@@ -14,6 +14,8 @@ import torch
 
 from data_tools.episode import Observation
 from eval_envs.collect import collect
+from eval_envs.episodes import seeded_suite
+from eval_envs.pool import LocalPool
 from policy_ft.errors import UserError
 from policy_ft.evaluation.rollout import evaluate
 from policy_ft.execution.chunks import plan_chunks
@@ -128,9 +130,9 @@ def test_rollouts_stop_before_anything_that_is_not_finite_is_executed():
     bad[3, 1] = np.nan
     policy = Chunks(env.unwrapped.conventions, [good, good, good, bad])
     env.close()
-    settings = {"num_envs": 2, "replan_steps": 2, "num_sampling_steps": 1, "wrappers": [Spy]}
-    with pytest.raises(UserError) as caught:
-        evaluate(policy, "eval_envs:Tabletop-v0", env_args, [5, 9], **settings)
+    suite = seeded_suite("eval_envs:Tabletop-v0", env_args, [5, 9])
+    with LocalPool(2, [Spy]) as pool, pytest.raises(UserError) as caught:
+        evaluate(policy, suite, pool=pool, replan_steps=2, num_sampling_steps=1)
     assert len(executed) == 2
     assert np.isfinite(executed).all()
     assert str(caught.value) == (

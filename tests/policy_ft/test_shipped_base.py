@@ -2,10 +2,13 @@
 
 import pytest
 
+from eval_envs.episodes import seeded_suite
 from eval_envs.perturb import BlankImages, SwappedInstruction
+from eval_envs.playing import Wrapper
+from eval_envs.pool import LocalPool
 from policy_ft.checkpoints.load import load_policy
 from policy_ft.evaluation.results import EvaluationResult
-from policy_ft.evaluation.rollout import Wrapper, evaluate
+from policy_ft.evaluation.rollout import evaluate
 from policy_ft.execution.chunks import recorded_replan_steps
 from policy_ft.policy import Policy
 from policy_ft.quickstart import BASE
@@ -19,16 +22,15 @@ def policy() -> Policy:
 
 
 def run(policy: Policy, *wrappers: Wrapper, task: str) -> EvaluationResult:
-    return evaluate(
-        policy,
-        "eval_envs:Tabletop-v0",
-        {"task": task},
-        range(3_000_000, 3_000_020),
-        num_envs=10,
-        replan_steps=recorded_replan_steps(policy.provenance),
-        num_sampling_steps=policy.config.num_sampling_steps,
-        wrappers=wrappers,
-    )
+    seeds = range(3_000_000, 3_000_020)
+    with LocalPool(10, wrappers) as pool:
+        return evaluate(
+            policy,
+            seeded_suite("eval_envs:Tabletop-v0", {"task": task}, seeds),
+            pool=pool,
+            replan_steps=recorded_replan_steps(policy.provenance),
+            num_sampling_steps=policy.config.num_sampling_steps,
+        )
 
 
 @pytest.mark.parametrize("task", ["reach", "pick"])

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from eval_envs.collect import collect
+from eval_envs.episodes import seeded_suite
+from eval_envs.pool import LocalPool
 from policy_ft import assemble
 from policy_ft.checkpoints.conversion.convert import convert
 from policy_ft.checkpoints.load import load_policy
@@ -66,15 +68,9 @@ def test_the_guide_leads_from_a_checkpoint_to_an_evaluated_policy(with_tokenizer
     assert policy.config.family == "pi0"
     assert policy.chunk_shape == (10, 32)
     assert policy.conventions.camera_names == ("front", "wrist")
-    result = evaluate(
-        policy,
-        "eval_envs:Tabletop-v0",
-        {"task": "push"},
-        range(1),
-        num_envs=1,
-        replan_steps=10,
-        num_sampling_steps=1,
-    )
+    suite = seeded_suite("eval_envs:Tabletop-v0", {"task": "push"}, range(1))
+    with LocalPool() as pool:
+        result = evaluate(policy, suite, pool=pool, replan_steps=10, num_sampling_steps=1)
     assert len(result.episodes) == 1
 
     exports = re.findall(
