@@ -184,12 +184,16 @@ def require_known_layout(where: str, name: object) -> None:
 def layout_of(sidecar: Sidecar, base: Layout | None) -> Layout:
     """The layout a sidecar declares: a known one with its changes, or a whole one.
 
+    Columns are added to those that the known one has; everything else takes its place.
+
     Raises:
         UserError: a key or a value is wrong; every fault is named.
     """
-    known = base.model_dump() if base else {}
+    known, said = base.model_dump() if base else {}, sidecar.layout or {}
+    if base is not None and isinstance(said.get("columns"), dict):
+        said = {**said, "columns": {**base.columns, **said["columns"]}}
     try:
-        return Layout.model_validate({**known, **(sidecar.layout or {})})
+        return Layout.model_validate({**known, **said})
     except ValidationError as error:
         raise UserError(validation_faults(sidecar.file_of, error, Layout)) from error
 

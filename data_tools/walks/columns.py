@@ -59,7 +59,7 @@ def _paths(streams: Streams, name: str, path: str) -> Iterator[tuple[str, str]]:
     folder = path.removesuffix("/*")
     group = find_group(streams.group, folder, may_leave=streams.layout.allow_external_links)
     for member, item in () if group is None else group.items():
-        if isinstance(item, h5py.Dataset):
+        if isinstance(item, h5py.Dataset) and member not in streams.layout.columns:
             yield member, f"{folder}/{member}"
 
 

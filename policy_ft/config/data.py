@@ -189,6 +189,13 @@ class DataConfig(SelectionConfig):
         description="Attributes of episodes: those that share a value are all trained on or all "
         "validated on, as generated children of one demonstration should be.",
     )
+    columns: tuple[str, ...] = Field(
+        (),
+        description="Columns of the data that training uses; every episode must have them. weight: "
+        "how much each step, with the actions after it, counts in the loss, 0 or more; only the "
+        "ratios matter, and a step of weight 0 is not trained on "
+        "(docs/bring-your-own-hdf5.md).",
+    )
     collect: Annotated[
         Annotated[CollectConfig, Tag("on")] | Annotated[Literal["off"], Tag("off")],
         Discriminator(on_or_off),

@@ -90,8 +90,8 @@ class BatchLoader:
         """The micro-batches of this rank for train_step, train_step + 1, and so on without end.
 
         Each holds the arrays of Transforms.encode stacked (images uint8), sample_id and epoch
-        int64[b], noise float32[b, k, h, a] and time float32[b, k]. Closing the iterator ends its
-        workers.
+        int64[b], noise float32[b, k, h, a], time float32[b, k], and of each column of the windows
+        `columns.<name>` float32[b]. Closing the iterator ends its workers.
 
         Raises:
             UserError: a sample cannot be encoded; names the episode and the step.

@@ -8,6 +8,7 @@ import numpy as np
 
 from data_tools.checks.leakage import RULES as SPLIT_RULES
 from data_tools.checks.table import UNUSABLE
+from data_tools.columns import WEIGHT, column_faults
 from data_tools.diagnosis import DataDiagnosis, diagnose
 from data_tools.doctor import examine, validate_split
 from data_tools.episode import Dataset
@@ -46,6 +47,7 @@ def require_sound_data(config: DataConfig, episodes: Dataset) -> None:
     sources = sources_of(episodes)
     faults = [fault for each in sources for fault in told(each.where, _errors(config, each))]
     raise_faults(faults)
+    raise_faults(_column_faults(config, sources))
     raise_faults(_shared(config, sources))
 
 
@@ -73,6 +75,7 @@ def data_to_check(config: DataConfig, seed: int, faults: Faults) -> Dataset | No
         left = _without(source.episodes, {each.where for each in errors})
         if left is not None:
             sound.append(source.with_episodes(left))
+    faults.extend(_column_faults(config, sound))
     faults.extend(_shared(config, sound))
     if len(sound) < len(sources_of(episodes)):
         return None
@@ -116,6 +119,19 @@ def _errors(config: DataConfig, source: Source) -> list[Finding]:
 
 def _selection(config: DataConfig, name: str) -> SelectionConfig:
     return config.mixture.get(name, config)
+
+
+def _column_faults(config: DataConfig, sources: Iterable[Source]) -> list[str]:
+    """Why the run cannot use the columns that it asks for; validation needs no weights."""
+    faults: list[str] = []
+    for source in sources:
+        episodes, names = source.episodes, set(config.columns)
+        if isinstance(episodes, DividedDataset):
+            faults += column_faults(episodes.validation, sorted(names - {WEIGHT}))
+            episodes = episodes.training
+        prefix = f"{source.where}, " if source.name else ""
+        faults += [f"{prefix}{fault}" for fault in column_faults(episodes, sorted(names))]
+    return faults
 
 
 def _shared(config: DataConfig, sources: Iterable[Source]) -> list[str]:

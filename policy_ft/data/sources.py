@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 import numpy as np
 
-from data_tools.columns import columns_of_all
+from data_tools.columns import WEIGHT, columns_of_all, fingerprint_with
 from data_tools.conventions import Conventions
 from data_tools.episode import Dataset, Episode, Inspected, task_of
 from data_tools.kept import KeptDataset
@@ -58,9 +58,24 @@ class Source:
         fraction, groups = config.validation_fraction, config.split_groups
         return split_episodes(self.episodes, fraction, seed, self.where, groups)
 
-    def windows(self, indices: Sequence[int], transforms: Transforms) -> WindowDataset:
-        """The windows of some episodes; the slots of cameras that are not there are masked."""
-        return WindowDataset(self.episodes, indices, transforms, self.absent)
+    def windows(
+        self, indices: Sequence[int], transforms: Transforms, columns: Sequence[str] = ()
+    ) -> WindowDataset:
+        """The windows of some episodes; the slots of cameras that are not there are masked.
+
+        Args:
+            indices: of the episodes.
+            transforms: encode each window.
+            columns: that the windows bring along.
+
+        Raises:
+            UserError: no step is left to start at; names the source.
+        """
+        try:
+            return WindowDataset(self.episodes, indices, transforms, self.absent, columns)
+        except UserError as error:
+            prefix = f"{self.where}, " if self.name else ""
+            raise UserError([f"{prefix}{fault}" for fault in error.faults]) from None
 
     def mapped_to(self, target: Conventions, expected_name: str) -> Self:
         """The source as the target declares it.
@@ -186,11 +201,16 @@ def sources_of(episodes: Dataset) -> tuple[Source, ...]:
     return (Source("", episodes, ConventionsMapping()),)
 
 
-def fingerprints_by_source(episodes: Dataset) -> dict[str, str]:
-    """Name -> fingerprint of each source of a mixture; empty for any other dataset."""
+def fingerprints_by_source(episodes: Dataset, columns: Sequence[str] = ()) -> dict[str, str]:
+    """Name -> fingerprint of each source of a mixture; empty for any other dataset.
+
+    Args:
+        episodes: of a run.
+        columns: of the data that the fingerprints cover, too.
+    """
     if not isinstance(episodes, Mixture):
         return {}
-    return {source.name: source.episodes.fingerprint for source in episodes.sources}
+    return {source.name: fingerprint_with(source.episodes, columns) for source in episodes.sources}
 
 
 def training_indices(episodes: Dataset, config: DataConfig, seed: int) -> tuple[int, ...]:
@@ -219,15 +239,17 @@ def training_and_validation(
     Args:
         episodes: of one source or several, mapped to the policy's declaration.
         transforms: of the policy.
-        config: says how each source is split.
+        config: says how each source is split, and which columns the windows bring along. Those to
+            validate on come without weights: each counts as much as any other.
         seed: two seeds are two splits.
     """
+    measured = [name for name in config.columns if name != WEIGHT]
     training, validation = [], {}
     for source in sources_of(episodes):
         kept, held_out = source.split(config, seed)
         own = _own_transforms(episodes, source, kept, transforms)
-        training.append(source.windows(kept, own))
-        validation[source.name] = source.windows(held_out, own)
+        training.append(source.windows(kept, own, config.columns))
+        validation[source.name] = source.windows(held_out, own, measured)
     if len(training) == 1:
         return training[0], validation
     return MixedWindows(training, [s.share for s in sources_of(episodes)]), validation

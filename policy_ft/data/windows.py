@@ -1,15 +1,19 @@
 """Windows: the observation at step t with the actions of steps t to t + h - 1."""
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from data_tools.columns import WEIGHT
 from data_tools.episode import Dataset
 from policy_ft.data.shuffle import Shuffled
 from policy_ft.errors import UserError, describe
 from policy_ft.transforms import Transforms
+
+COLUMN: Final = "columns."
+"""Before a column's name among the arrays of a sample or a batch."""
 
 
 class WindowDataset:
@@ -26,6 +30,12 @@ class WindowDataset:
         indices: the episodes to use, e.g. the training split.
         transforms: encodes each window; its shape decides h.
         absent: cameras of the transforms that the episodes lack; their slots are masked.
+        columns: of the episodes, whose value at its start each window brings along. With the column
+            'weight' no window starts at a step of weight 0, which would cost time and teach
+            nothing.
+
+    Raises:
+        UserError: no step is left to start at, or an episode lacks a column.
     """
 
     def __init__(
@@ -34,11 +44,13 @@ class WindowDataset:
         indices: Sequence[int],
         transforms: Transforms,
         absent: Collection[str] = (),
+        columns: Sequence[str] = (),
     ) -> None:
         self.episodes = episodes
         self.indices = np.asarray(indices, dtype=np.int64)
         self.transforms = transforms
         self.absent = frozenset(absent)
+        self.columns = tuple(columns)
         self._cameras = [name for name in transforms.config.camera_names if name not in self.absent]
         # Place of an episode -> its starts, for those of which not every step is one.
         self._starts: dict[int, npt.NDArray[np.int64]] = {}
@@ -46,14 +58,17 @@ class WindowDataset:
         for place, index in enumerate(self.indices.tolist()):
             episode = episodes[index]
             starts = episode.starts()
+            if WEIGHT in self.columns:
+                starts = starts[episode.column(WEIGHT)[starts] > 0]
             self._counts[place] = len(starts)
             if len(starts) != episode.num_steps:
                 self._starts[place] = starts
         if not self._counts.sum():
+            weightless = " of a weight above 0" if WEIGHT in self.columns else ""
             raise UserError(
                 describe(
                     "training data",
-                    f"{len(self._counts)} episodes with no step to start at",
+                    f"{len(self._counts)} episodes with no step to start at{weightless}",
                     "at least one",
                     "Record demonstrations, or name other files in data.path.",
                 )
@@ -64,7 +79,9 @@ class WindowDataset:
         return int(self._ends[-1])
 
     def __getitem__(self, sample_id: int) -> dict[str, npt.NDArray[Any]]:
-        """The encoded window: Transforms.encode's arrays and sample_id int64[].
+        """The encoded window: Transforms.encode's arrays, sample_id int64[] and its columns.
+
+        A column 'weight' is 'columns.weight', float32[], or float32[n] of one with n numbers.
 
         Raises:
             IndexError: no such window.
@@ -77,7 +94,8 @@ class WindowDataset:
         sample = self.transforms.encode(
             observation, actions, where=episode.name, step=step, absent=self.absent
         )
-        return {**sample, "sample_id": np.array(sample_id, dtype=np.int64)}
+        columns = {COLUMN + name: np.asarray(episode.column(name)[step]) for name in self.columns}
+        return {**sample, "sample_id": np.array(sample_id, dtype=np.int64), **columns}
 
     def order(self, seed: int) -> Shuffled:
         """Every window once an epoch, shuffled."""

@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from policy_ft.data.windows import COLUMN
 from policy_ft.errors import UserError, describe
 from policy_ft.models.batch import Batch
 from policy_ft.models.objective import Objective, Term
@@ -34,6 +35,11 @@ def to_device(samples: Mapping[str, Tensor], transforms: Transforms, device: tor
         noise=samples["noise"].to(device, non_blocking=True),
         time=samples["time"].to(device, non_blocking=True),
         sample_id=samples["sample_id"],
+        columns={
+            name.removeprefix(COLUMN): values.to(device, non_blocking=True)
+            for name, values in samples.items()
+            if name.startswith(COLUMN)
+        },
     )
 
 

@@ -61,6 +61,14 @@ def test_a_sidecar_says_where_a_column_is(bare, declared, expected):
     assert column_faults(dataset, ("weight",)) == []
 
 
+def test_what_a_sidecar_says_goes_beside_and_before_what_the_file_has(columned):
+    path = columned(weight=WEIGHTS, phase=WEIGHTS)
+    dataset = open_dataset(declare(path, "{weight: 3}"))
+    assert sorted(dataset.columns) == ["phase", "weight"]
+    assert weights_of(dataset) == [[3.0] * length for length in LENGTHS]
+    assert weights_of(dataset, "phase") == WEIGHTS
+
+
 def test_a_star_stands_for_every_dataset_of_a_group(bare):
     dataset = open_dataset(declare(bare, "{'*': extra/*}"))
     assert dataset.columns == ("quality", "twice")
