@@ -4,18 +4,16 @@ Letters: b sample, k noise draw, h step of the chunk, a action column.
 """
 
 from collections.abc import Mapping
-from typing import Final
 
 import torch
 from torch import Tensor
 
+from data_tools.columns import WEIGHT
 from policy_ft.models.batch import Batch
 from policy_ft.models.flow import interpolate
 from policy_ft.models.objective import Term
 from policy_ft.models.prefix import Prefix
 from policy_ft.models.vla import VLAModel
-
-WEIGHT: Final = "weight"
 
 
 class Flow:

@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from data_tools.columns import WEIGHT
 from policy_ft.data.windows import COLUMN
 from policy_ft.errors import UserError, describe
 from policy_ft.models.batch import Batch
@@ -68,11 +69,14 @@ class StepResult:
         loss: the sum of the terms, each with its weight.
         grad_norm: of all gradients, before clipping.
         terms: name -> mean over the term's mask.
+        effective_samples: (sum of weights)^2 / sum of squared weights: as many samples of equal
+            weight would tell as much; None where samples have no weights.
     """
 
     loss: float
     grad_norm: float
     terms: Mapping[str, float]
+    effective_samples: float | None = None
 
 
 class _Part(NamedTuple):
@@ -146,7 +150,7 @@ class TrainStep:
         self.after_backward(train_step)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         grad_norm = get_total_norm(gradients)
-        result = self._result(counts, parts, grad_norm)
+        result = self._result(counts, parts, grad_norm, _weights(batches))
         if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm)):
             raise UserError(self._diagnose(train_step, result, batches, parts))
         clip_grads_with_norm_(self._parameters, self.clip_norm, grad_norm)
@@ -190,16 +194,20 @@ class TrainStep:
         counts: Mapping[str, Tensor],
         parts: Sequence[Mapping[str, _Part]],
         grad_norm: Tensor,
+        weights: Tensor,
     ) -> StepResult:
         """What the step found over all ranks, in one wait for the device."""
         names = list(parts[0])
         sums = [torch.cat([part[name].rows for part in parts]) for name in names]
         masses = [torch.stack([part[name].mass for part in parts]).sum() for name in names]
-        own = torch.stack([*(each.sum(dtype=torch.float64) for each in sums), *masses])
-        totals, found = self.accelerator.reduce(own, reduction="sum").chunk(2)
+        of_weights = [weights.sum(), weights.square().sum()]
+        own = torch.stack([*(each.sum(dtype=torch.float64) for each in sums), *masses, *of_weights])
+        reduced = self.accelerator.reduce(own, reduction="sum")
+        totals, found = reduced[:-2].chunk(2)
         count = torch.stack([counts[name] for name in names])
         means = totals / torch.where(count > 0, count, 1.0)
-        values = torch.cat([means, found, count, grad_norm.to(means.dtype)[None]]).tolist()
+        norm = grad_norm.to(means.dtype)[None]
+        *values, weight, square = torch.cat([means, found, count, norm, reduced[-2:]]).tolist()
         for place, name in enumerate(names):
             mass, expected = values[len(names) + place], values[2 * len(names) + place]
             if not math.isclose(mass, expected, rel_tol=1e-5):
@@ -208,7 +216,8 @@ class TrainStep:
                     f"{expected}, which its objective counted. Correct its `counts`."
                 )
         loss = sum(parts[0][name].weight * values[place] for place, name in enumerate(names))
-        return StepResult(loss, values[-1], dict(zip(names, values, strict=False)))
+        samples = weight**2 / square if square else None
+        return StepResult(loss, values[-1], dict(zip(names, values, strict=False)), samples)
 
     def _require_gradients(self) -> None:
         self._is_first = False
@@ -261,6 +270,12 @@ class TrainStep:
     def _place(self, sample_id: int) -> str:
         episode, step = self.locate(sample_id)
         return f"{sample_id} ({episode}:{step})"
+
+
+def _weights(batches: Sequence[Batch]) -> Tensor:
+    """float64[n]: the weights of all samples; nothing where they have none."""
+    own = [batch.columns[WEIGHT] for batch in batches if WEIGHT in batch.columns]
+    return torch.cat(own or [batches[0].noise.new_zeros(0)]).double()
 
 
 def _announced(objectives: Sequence[Objective], batch: Batch) -> dict[str, Tensor]:

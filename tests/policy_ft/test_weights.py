@@ -2,6 +2,7 @@
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 
 import h5py
@@ -146,6 +147,23 @@ def test_a_weighted_gradient_is_the_weighted_mean_of_the_samples_own_gradients(w
         expected = sums[name] / mass
         scale = expected.abs().max().clamp_min(1e-7)
         assert ((gradient - expected).abs() / scale).max() < 1e-4, name
+
+
+def test_a_step_tells_how_many_samples_of_equal_weight_tell_as_much(weighted, policy):
+    """Weights 1, 1, 1, 1 are four samples; 3 and 1 are 16 / 10."""
+    windows = WindowDataset(weighted, range(4), policy.transforms, columns=("weight",))
+    parts = first_batch(windows, batch_size=len(windows), accumulation_steps=2)
+    batches = [to_device(samples, policy.transforms, CPU) for samples in parts]
+    weights = torch.cat([batch.columns["weight"] for batch in batches]).double()
+    result = Stepper(policy, weighted).step(1, batches)
+    assert result.effective_samples == pytest.approx(
+        (weights.sum() ** 2 / weights.square().sum()).item()
+    )
+    assert result.effective_samples < len(weights)
+    plain = [replace(batch, columns={}) for batch in batches]
+    assert Stepper(policy, weighted).step(1, plain).effective_samples is None
+    even = [replace(batch, columns={"weight": torch.full((7,), 0.5)}) for batch in batches]
+    assert Stepper(policy, weighted).step(1, even).effective_samples == pytest.approx(14)
 
 
 def test_a_weighted_step_does_not_depend_on_how_its_batch_is_divided(weighted, policy):
