@@ -1,14 +1,13 @@
 """CPU time of each step of a run, which other programs on the machine hardly change."""
 
 import time
-from collections.abc import Mapping
 from itertools import pairwise
 from statistics import median
 
-from torch import Tensor, nn
+from policy_ft.training.hooks import Hook
 
 
-class CpuClock:
+class CpuClock(Hook):
     """A hook that notes the CPU time of the process after every step."""
 
     name = "cpu_clock"
@@ -16,16 +15,10 @@ class CpuClock:
     def __init__(self) -> None:
         self._times: list[float] = []
 
-    def after_step(self, train_step: int, model: nn.Module) -> None:
+    def after_step(self, train_step: int) -> dict[str, float]:
         """Notes it."""
         self._times.append(time.process_time())
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Nothing: a benchmark is not resumed."""
         return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing."""
 
     def step_s(self, first: int = 2, last: int | None = None) -> float:
         """Median CPU seconds of the steps `first` to `last`, counted from 1; the first is not."""

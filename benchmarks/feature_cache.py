@@ -32,7 +32,6 @@ from policy_ft.data import opening
 from policy_ft.data.fitting import fit_transforms
 from policy_ft.models.build import build_model
 from policy_ft.policy import Policy
-from policy_ft.training import loop
 from policy_ft.transforms import ModelShape
 
 RECIPE = Path("configs/quickstart.yaml")
@@ -120,7 +119,7 @@ def measure(name: str, frozen: str, cache_gb: float, options: argparse.Namespace
     config = load_config(RECIPE, [f"{key}={value}" for key, value in settings.items()])
     episodes = opening.open_or_collect(config.data)
     policy, clock = policies(config, episodes, name), CpuClock()
-    rows = loop.train(config, policy, episodes, hooks=[clock]).metrics
+    rows = assemble.build_trainer(config, policy, episodes, hooks=[clock]).run().records
     steps = [row for row in rows if row["kind"] == "train"]
     hits = [row.get("feature_cache_hits", 0.0) for row in steps]
     epoch = hits.index(1.0) if 1.0 in hits else options.steps // 2

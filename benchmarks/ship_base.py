@@ -25,7 +25,7 @@ from policy_ft.evaluation.rollout import evaluate
 from policy_ft.evaluation.tables import HEADER, success_rows
 from policy_ft.execution.threads import ROLLOUT_THREADS
 from policy_ft.policy import Policy
-from policy_ft.training.loop import CONFIG_FILE
+from policy_ft.training.directory import CONFIG_FILE
 
 BASE_FAMILIES = ("reach", "push", "pick")
 NEW_FAMILIES = ("place", "stack")

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+import torch
+
 from data_tools.conventions import Conventions, compare
 from data_tools.episode import Dataset
 from data_tools.mapping.mapping import ConventionsMapping, without_cameras
@@ -19,9 +21,9 @@ from policy_ft.errors import Faults, UserError, describe, raise_faults
 from policy_ft.evaluation.rollout import require_agreement
 from policy_ft.policy import Policy
 from policy_ft.training.features import build_feature_cache
-from policy_ft.training.launch import require_compiler, start_accelerator
+from policy_ft.training.launch import require_compiler
 from policy_ft.transforms.checks import NO_IMAGES
-from policy_ft.tuning.groups import GroupPlan
+from policy_ft.tuning.plan import TuningPlan
 from policy_ft.tuning.stochastic import batch_norms
 
 
@@ -217,17 +219,18 @@ def _unnamed_robot(found: str, episodes: Dataset) -> str:
     )
 
 
-def require_loaded(plan: GroupPlan, policy: Policy) -> None:
+def require_loaded(plan: TuningPlan, policy: Policy) -> None:
     """UserError for what training never corrects and no file has filled.
 
-    These are the parameters that a rule freezes, and the statistics of BatchNorm layers, which stay
-    as they are in every run (tuning/groups.py).
+    These are the parameters that rules freeze in every phase, and the statistics of BatchNorm
+    layers, which stay as they are in every run (tuning/groups.py).
     """
     loaded = {*policy.load_report.loaded, *policy.load_report.tied}
     random: dict[str, list[str]] = {}
-    for each in plan.assignments:
-        if each.state == "frozen" and each.parameter not in loaded:
-            random.setdefault(each.pattern, []).append(each.parameter)
+    for of_phases in zip(*(each.assignments for each in plan.of_phases), strict=True):
+        first, states = of_phases[0], {assignment.state for assignment in of_phases}
+        if states == {"frozen"} and first.parameter not in loaded:
+            random.setdefault(first.pattern, []).append(first.parameter)
     faults = [
         describe(
             f"tuning.groups, pattern {pattern!r}",
@@ -254,11 +257,14 @@ def require_loaded(plan: GroupPlan, policy: Policy) -> None:
     raise_faults(faults)
 
 
-def require_speed_settings(config: RunConfig, policy: Policy, plan: GroupPlan) -> None:
+def require_speed_settings(
+    config: RunConfig, policy: Policy, plan: TuningPlan, device: torch.device
+) -> None:
     """UserError for a feature cache or a compiler that this run asks for and cannot have."""
     faults = Faults()
-    faults.of(lambda: build_feature_cache(config.training, policy.model, plan))
-    faults.of(lambda: require_compiler(config.training, start_accelerator().device))
+    for each in plan.of_phases:
+        faults.of(partial(build_feature_cache, config.training, policy.model, each))
+    faults.of(lambda: require_compiler(config.training, device))
     raise_faults(faults.listed)
 
 

@@ -17,7 +17,7 @@ from policy_ft.objectives.flow import Flow
 from policy_ft.training.optimizer import build_optimizer
 from policy_ft.training.step import TrainStep
 from policy_ft.tuning.averaging import Ema
-from policy_ft.tuning.groups import plan_groups
+from policy_ft.tuning.plan import Phase, plan_tuning
 
 WORKS = {"full fine-tuning": (), "frozen backbone": ("vision", "projector", "language")}
 COMPILING_S = 90.0
@@ -44,10 +44,12 @@ class Trainee:
             self.model = build_model(config)
         settings = OptimizerConfig()
         rules = [GroupRule(pattern=name, frozen=True) for name in frozen]
-        plan = plan_groups(self.model, rules, settings, Flow().reaches(self.model))
-        plan.apply(self.model)
+        reached = Flow().reaches(self.model)
+        plan = plan_tuning(self.model, [Phase(0, tuple(rules))], settings, reached)
+        plan.at(0).apply(self.model)
         self.num_learning = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        self._ema = Ema(self.model, 0.99)
+        trained = {n: p for n, p in self.model.named_parameters() if n in plan.trained}
+        self._ema = Ema(trained, 0.99)
         self._step = TrainStep(
             Accelerator(cpu=device == "cpu"),
             self.model,

@@ -45,6 +45,15 @@ class GroupRule(Settings):
         return self
 
 
+class PhaseConfig(Settings):
+    """Rules that take the place of those before, from an optimizer step on."""
+
+    start: PositiveInt = Field(description="The first optimizer step, counted from 0.")
+    groups: tuple[GroupRule, ...] = Field(
+        description="Rules as in tuning.groups; [] trains everything."
+    )
+
+
 class EmaConfig(Settings):
     """The running average of the weights that validation, rollouts and export use."""
 
@@ -66,6 +75,11 @@ class TuningConfig(Settings):
         description="Rules in order; the first that matches a parameter decides. What none matches "
         "trains at lr_scale 1.",
     )
+    phases: tuple[PhaseConfig, ...] = Field(
+        (),
+        description="Rules for later parts of the run, ascending by start: gradual unfreezing. "
+        "Each phase's stand alone, they do not add to those before.",
+    )
     ema: Annotated[
         Annotated[EmaConfig, Tag("on")] | Annotated[Literal["off"], Tag("off")],
         Discriminator(on_or_off),
@@ -73,9 +87,19 @@ class TuningConfig(Settings):
         EmaConfig(), description="The average of the weights, or 'off' to use the last weights."
     )
 
+    @model_validator(mode="after")
+    def _phases_follow_one_another(self) -> Self:
+        starts = [phase.start for phase in self.phases]
+        if starts != sorted(set(starts)):
+            raise ValueError(
+                f"phases: found the starts {starts}; expected each later than the one before. Sort "
+                "the phases, and give each a start of its own."
+            )
+        return self
+
 
 class OptimizerConfig(Settings):
-    """AdamW with linear warm-up and cosine decay; durations are optimizer steps.
+    """AdamW with linear warm-up and a schedule; durations are optimizer steps.
 
     The defaults are openpi's for pi0.
     """
@@ -93,11 +117,19 @@ class OptimizerConfig(Settings):
     warmup_steps: NonNegativeInt = Field(
         1000, description="Steps of linear warm-up, from lr / (warmup_steps + 1)."
     )
+    schedule: Literal["cosine", "linear", "constant", "inverse_sqrt"] = Field(
+        "cosine",
+        description="What follows the warm-up: a cosine or a line from lr to final_lr at "
+        "decay_steps, lr itself, or lr * sqrt((warmup_steps + 1) / (step + 1)) down to final_lr.",
+    )
     decay_steps: PositiveInt = Field(
         30_000,
-        description="Step at which the cosine reaches final_lr; the rate stays there afterwards.",
+        description="Step at which cosine and linear reach final_lr; the rate stays there "
+        "afterwards.",
     )
-    final_lr: Real = Field(2.5e-6, ge=0, description="Learning rate at and after decay_steps.")
+    final_lr: Real = Field(
+        2.5e-6, ge=0, description="Lowest learning rate of every schedule but constant."
+    )
     clip_norm: Real = Field(
         1.0, gt=0, description="Gradients are scaled down to this total norm when above it."
     )

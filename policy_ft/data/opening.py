@@ -18,17 +18,15 @@ from policy_ft.errors import UserError, describe, raise_faults
 _EPISODES_A_WORKER: Final = 50
 
 
-def open_or_collect(config: DataConfig, seed: int = 0) -> Dataset:
-    """The demonstrations of config.path, recorded first where they are missing and may be.
-
-    Of config.mixture, the sources as they were recorded.
-
-    Args:
-        config: the settings.
-        seed: of the run; chooses episodes where a source limits them.
-    """
+def collect_missing(config: DataConfig) -> None:
+    """Records the demonstrations of config.path where they are missing and may be recorded."""
     if config.collect != "off" and is_to_be_collected(config):
         _collect(Path(config.path[0]), config.collect)
+
+
+def open_or_collect(config: DataConfig, seed: int = 0) -> Dataset:
+    """What `open_data` opens, recorded first where it is missing and may be."""
+    collect_missing(config)
     return open_data(config, seed)
 
 

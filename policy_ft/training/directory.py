@@ -11,6 +11,7 @@ from policy_ft.checkpoints.atomic import UNFINISHED_SUFFIX
 from policy_ft.errors import UserError, describe
 from policy_ft.training.metrics import Record
 
+CONFIG_FILE, CHECKPOINTS = "config.yaml", "checkpoints"
 STATE_DIRECTORY, STATE_FILE = "training_state", "state.json"
 DELETED = ".deleted"
 STEP_NAME = re.compile(r"step_\d{8}")

@@ -120,9 +120,14 @@ def status_line(values: Mapping[str, float]) -> str:
     return f"{text}, {values['samples_per_s']:.0f} samples/s ({split})"
 
 
-def groups_table(rows: Sequence[GroupRow]) -> Table:
-    """The table printed before step 0: every parameter of the model in exactly one row."""
-    table = Table(title="parameter groups")
+def groups_table(rows: Sequence[GroupRow], start: int = 0) -> Table:
+    """The table printed before a phase: every parameter of the model in exactly one row.
+
+    Args:
+        rows: of the phase's plan.
+        start: its first step.
+    """
+    table = Table(title=f"parameter groups from step {start} on" if start else "parameter groups")
     for column in (
         "group",
         "rule",

@@ -4,10 +4,10 @@
         step_00000100/                  a native policy directory: averages where they are on
             training_state/
                 state.json              step, whether it is measured, best step so far, settings,
-                                        fingerprint of the data
+                                        fingerprint of the data, what hooks say in JSON
                 weights.safetensors     what the optimizer works on, float32, and every buffer
                 optimizer.safetensors   "<parameter>/<exp_avg | exp_avg_sq | step>"
-                hook_<name>.safetensors one for each hook
+                hook_<name>.safetensors one for each hook that holds tensors
         best -> step_00000100           links, for people and scripts
         last -> step_00000100
 
@@ -16,7 +16,7 @@ the loader have no state: they are functions of (seed, epoch, sample id, draw) a
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,40 +38,49 @@ from policy_ft.errors import UserError, describe, raise_faults, read_json
 from policy_ft.policy import Policy
 from policy_ft.training.agreement import changed_settings, is_measured_alike
 from policy_ft.training.directory import STATE_DIRECTORY, STATE_FILE, step_directory, tidy
-from policy_ft.training.hooks import Hook
+from policy_ft.training.hooks import Hooks
 from policy_ft.training.selection import Best
 from policy_ft.transforms import Transforms
-from policy_ft.tuning.averaging import Ema
 from policy_ft.tuning.stochastic import active_dropouts
 
-FORMAT = "policy_ft training state/2"
+FORMAT, BEFORE_HOOKS_SPOKE = "policy_ft training state/3", "policy_ft training state/2"
 
 
-@dataclass
-class TrainingState:
-    """Everything that changes while a run goes on, and what a resumed run must agree with.
+@dataclass(frozen=True)
+class RunIdentity:
+    """What a resumed run must agree with.
 
-    `recent` holds the loss and gradient norm of each step since the last record, for the means in
-    the next one. `is_assessed` says whether this step has been validated and rolled out where that
-    was due. `source_fingerprints` are those of a mixture's sources by name. `train_s` is the
-    duration of the run so far, in seconds, lost parts left out. `earlier_bests` were chosen by
-    rollouts under other settings of `evaluation`, with which those of now do not compare.
+    `source_fingerprints` are those of a mixture's sources by name.
     """
 
-    policy: Policy
-    optimizer: torch.optim.Optimizer
-    ema: Ema | None
-    hooks: Sequence[Hook]
     config: RunConfig
     data_fingerprint: str
     source_fingerprints: Mapping[str, str] = field(default_factory=dict)
     num_processes: int = 1
+
+
+@dataclass
+class RunState:
+    """Everything that changes while a run goes on.
+
+    `recent` holds what was found in each step since the last record, for the means in the next one.
+    `is_assessed` says whether this step has been validated and rolled out where that was due.
+    `train_s` is the duration of the run so far, in seconds, lost parts left out. `earlier_bests`
+    were chosen by rollouts under other settings of `evaluation`, with which those of now do not
+    compare. `stop_reason` says why the run ended before its last step, where it did.
+    """
+
+    policy: Policy
+    optimizer: torch.optim.Optimizer
+    hooks: Hooks
     train_step: int = 0
     is_assessed: bool = True
     train_s: float = 0.0
     best: Best | None = None
     earlier_bests: tuple[Best, ...] = ()
-    recent: list[tuple[float, float]] = field(default_factory=list)
+    recent: list[dict[str, float]] = field(default_factory=list)
+    lr_factor: float = 1.0
+    stop_reason: str = ""
 
     @property
     def best_steps(self) -> tuple[int, ...]:
@@ -80,7 +89,7 @@ class TrainingState:
         return tuple(best.train_step for best in (*self.earlier_bests, *now))
 
 
-def save_checkpoint(state: TrainingState, checkpoints: Path) -> Path:
+def save_checkpoint(state: RunState, identity: RunIdentity, checkpoints: Path) -> Path:
     """Writes `checkpoints/step_<train_step>`, tidies, and returns its path.
 
     A kill leaves all of it or none.
@@ -89,42 +98,44 @@ def save_checkpoint(state: TrainingState, checkpoints: Path) -> Path:
     """
     target = step_directory(checkpoints, state.train_step)
     if target.exists():
-        write_atomically(target / STATE_DIRECTORY / STATE_FILE, _state_json(state))
+        write_atomically(target / STATE_DIRECTORY / STATE_FILE, _state_json(state, identity))
     else:
-        averages = None if state.ema is None else state.ema.state_dict()
         with atomic_directory(target) as unfinished:
-            policy = replace(state.policy, provenance=_provenance(state))
-            write_policy(policy, unfinished, averages)
-            _write_training_state(state, unfinished / STATE_DIRECTORY)
-    tidy(checkpoints, state.config.training.keep, state.best_steps)
+            policy = replace(state.policy, provenance=_provenance(state, identity))
+            with state.hooks.measuring():
+                write_policy(policy, unfinished)
+            _write_training_state(state, identity, unfinished / STATE_DIRECTORY)
+    tidy(checkpoints, identity.config.training.keep, state.best_steps)
     return target
 
 
-def _provenance(state: TrainingState) -> dict[str, Any]:
+def _provenance(state: RunState, identity: RunIdentity) -> dict[str, Any]:
+    config = identity.config
+    ema = config.tuning.ema
     provenance = {
         **state.policy.provenance,
         "train_step": state.train_step,
         "train_s": round(state.train_s, 3),
-        "seed": state.config.seed,
-        "data": _data(state),
-        "data_fingerprint": state.data_fingerprint,
-        "weights": "last" if state.ema is None else f"average, decay {state.ema.decay}",
+        "seed": config.seed,
+        "data": _data(identity),
+        "data_fingerprint": identity.data_fingerprint,
+        "weights": "last" if ema == "off" else f"average, decay {ema.decay}",
     }
-    if state.config.evaluation != "off":
-        provenance["replan_steps"] = state.config.evaluation.replan_steps
+    if config.evaluation != "off":
+        provenance["replan_steps"] = config.evaluation.replan_steps
     return provenance
 
 
-def _data(state: TrainingState) -> list[str] | dict[str, Any]:
+def _data(identity: RunIdentity) -> list[str] | dict[str, Any]:
     """The paths of the one dataset, or of each source its paths, share and fingerprint."""
-    data = state.config.data
-    if not state.source_fingerprints:
+    data = identity.config.data
+    if not identity.source_fingerprints:
         return list(data.path)
     return {
         name: {
             "path": list(source.path),
             "share": round(data.shares[name], 6),
-            "fingerprint": state.source_fingerprints[name],
+            "fingerprint": identity.source_fingerprints[name],
         }
         for name, source in data.mixture.items()
     }
@@ -168,68 +179,102 @@ def _opened(path: Path, stack: ExitStack) -> tuple[TensorFiles | None, Any]:
     return file, [(name, each.shape, each.dtype) for name, each in tensors.items()]
 
 
-def restore(state: TrainingState, checkpoint: Path) -> None:
-    """Puts model, averages, optimizer, hooks and step back to what `save_checkpoint` saw.
+def restore(state: RunState, identity: RunIdentity, checkpoint: Path) -> None:
+    """Puts model, optimizer, hooks and step back to what `save_checkpoint` saw.
 
     Raises:
         UserError: the settings, transforms or data differ from the saved run's in a way that
             changes the result.
     """
-    directory, model = checkpoint / STATE_DIRECTORY, state.policy.model
-    saved = read_json(directory / STATE_FILE)
-    _require_same_run(state, saved, checkpoint)
+    directory, model, config = checkpoint / STATE_DIRECTORY, state.policy.model, identity.config
+    names = [hook.name for hook in state.hooks.members]
+    require_same_run(identity, state.policy, names, checkpoint)
+    saved = _saved(directory)
     read_weights(weight_files(checkpoint), model)
-    tensors = own_tensors(model)
-    if state.ema is not None:
-        averages = {name: tensors[name] for name in state.ema.state_dict()}
-        state.ema.load_state_dict(averages, saved["train_step"])
+    for hook in state.hooks.members:
+        path = directory / f"hook_{hook.name}.safetensors"
+        stored = _stored(path) if path.exists() else ()
+        tensors = {name: tensor.to("cpu", copy=True) for name, tensor in stored}
+        hook.load_state_dict({**saved["hooks"][hook.name], **tensors})
+    own = own_tensors(model)
     with torch.no_grad():
         for name, weight in _stored(directory / "weights.safetensors"):
-            tensors[name].copy_(weight)
+            own[name].copy_(weight)
     _load_optimizer(state.optimizer, model, _stored(directory / "optimizer.safetensors"))
-    for hook in state.hooks:
-        stored = _stored(directory / f"hook_{hook.name}.safetensors")
-        hook.load_state_dict({name: tensor.to("cpu", copy=True) for name, tensor in stored})
     state.train_step = saved["train_step"]
     state.is_assessed = saved["is_assessed"]
     state.train_s = saved["train_s"]
-    is_over = state.is_assessed and state.train_step >= state.config.training.steps
-    state.earlier_bests = tuple(Best.from_json(each) for each in saved.get("earlier_bests", ()))
+    state.lr_factor, state.stop_reason = saved["lr_factor"], saved["stop_reason"]
+    is_over = state.is_assessed and state.train_step >= config.training.steps
+    state.earlier_bests = tuple(Best.from_json(each) for each in saved["earlier_bests"])
     best = Best.from_json(saved["best"]) if saved["best"] else None
-    if best is None or is_over or is_measured_alike(saved["config"], state.config):
+    if best is None or is_over or is_measured_alike(saved["config"], config):
         state.best = best
     else:
         state.earlier_bests += (best,)
-    state.recent = [(loss, grad_norm) for loss, grad_norm in saved["recent"]]
+    state.recent = saved["recent"]
 
 
-def _write_training_state(state: TrainingState, directory: Path) -> None:
+def _saved(directory: Path) -> dict[str, Any]:
+    """What state.json says, in the words of today.
+
+    Raises:
+        UserError: it is of a version that cannot be gone on from.
+    """
+    saved = read_json(directory / STATE_FILE)
+    if saved["format"] == BEFORE_HOOKS_SPOKE:
+        hooks: dict[str, Any] = {
+            path.stem.removeprefix("hook_"): {} for path in directory.glob("hook_*")
+        }
+        if saved["config"]["tuning"]["ema"] != "off":
+            hooks["average"] = {"num_updates": saved["train_step"]}
+        recent = [dict(zip(("loss", "grad_norm"), pair, strict=True)) for pair in saved["recent"]]
+        fresh = {"hooks": hooks, "recent": recent, "lr_factor": 1.0, "stop_reason": ""}
+        return {"earlier_bests": [], **saved, **fresh}
+    if saved["format"] != FORMAT:
+        remedy = "Resume with the version of policy_ft that began the run."
+        where = f"{directory / STATE_FILE}, format"
+        raise UserError(describe(where, repr(saved["format"]), repr(FORMAT), remedy))
+    return dict(saved)
+
+
+def _write_training_state(state: RunState, identity: RunIdentity, directory: Path) -> None:
     directory.mkdir()
     model = state.policy.model
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    learning = {id(p) for group in state.optimizer.param_groups for p in group["params"]}
+    trained = {name for name, parameter in model.named_parameters() if id(parameter) in learning}
     buffers = {name for name, _ in model.named_buffers()}
     own = {name: value for name, value in own_tensors(model).items() if name in trained | buffers}
     files = {"weights": own, "optimizer": _optimizer_tensors(state.optimizer, model)}
-    files |= {f"hook_{hook.name}": hook.state_dict() for hook in state.hooks}
+    for hook in state.hooks.members:
+        tensors = {n: each for n, each in hook.state_dict().items() if isinstance(each, Tensor)}
+        if tensors:
+            files[f"hook_{hook.name}"] = tensors
     for name, tensors in files.items():
         on_host = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
         save_file(on_host, directory / f"{name}.safetensors")
-    (directory / STATE_FILE).write_text(_state_json(state), encoding="utf-8")
+    (directory / STATE_FILE).write_text(_state_json(state, identity), encoding="utf-8")
 
 
-def _state_json(state: TrainingState) -> str:
+def _state_json(state: RunState, identity: RunIdentity) -> str:
     saved = {
         "format": FORMAT,
         "train_step": state.train_step,
         "is_assessed": state.is_assessed,
         "train_s": state.train_s,
-        "num_processes": state.num_processes,
+        "num_processes": identity.num_processes,
         "best": state.best.as_json() if state.best else None,
         "earlier_bests": [best.as_json() for best in state.earlier_bests],
         "recent": state.recent,
-        "data_fingerprint": state.data_fingerprint,
-        "source_fingerprints": dict(state.source_fingerprints),
-        "config": state.config.model_dump(mode="json"),
+        "lr_factor": state.lr_factor,
+        "stop_reason": state.stop_reason,
+        "hooks": {
+            hook.name: {n: v for n, v in hook.state_dict().items() if not isinstance(v, Tensor)}
+            for hook in state.hooks.members
+        },
+        "data_fingerprint": identity.data_fingerprint,
+        "source_fingerprints": dict(identity.source_fingerprints),
+        "config": identity.config.model_dump(mode="json"),
     }
     return json.dumps(saved, indent=1) + "\n"
 
@@ -254,36 +299,42 @@ def _load_optimizer(
 
 
 def _changed_data(
-    state: TrainingState, saved: Mapping[str, Any]
+    identity: RunIdentity, saved: Mapping[str, Any]
 ) -> Iterator[tuple[str, tuple[str, str]]]:
     """(Key, (found, expected)) of the data as a whole, or of each source of a mixture."""
-    found, expected = state.source_fingerprints, saved.get("source_fingerprints", {})
+    found, expected = identity.source_fingerprints, saved.get("source_fingerprints", {})
     pairs = {
         f"data.mixture.{name}": (found[name], expected[name])
         for name in found
         if name in expected and found[name] != expected[name]
-    } or {"data": (state.data_fingerprint, saved["data_fingerprint"])}
+    } or {"data": (identity.data_fingerprint, saved["data_fingerprint"])}
     for key, fingerprints in pairs.items():
         if fingerprints[0] != fingerprints[1]:
             now, then = (f"fingerprint {fingerprint[:12]}" for fingerprint in fingerprints)
             yield key, (now, then)
 
 
-def _require_same_run(state: TrainingState, saved: Mapping[str, Any], checkpoint: Path) -> None:
-    if saved["format"] != FORMAT:
-        remedy = "Resume with the version of policy_ft that began the run."
-        where = f"{checkpoint / STATE_DIRECTORY / STATE_FILE}, format"
-        raise UserError(describe(where, repr(saved["format"]), repr(FORMAT), remedy))
-    has_dropout = bool(active_dropouts(state.policy.model))
-    changed = changed_settings(saved["config"], state.config, has_dropout=has_dropout)
-    if has_dropout and saved["num_processes"] != state.num_processes:
-        changed["processes"] = str(state.num_processes), str(saved["num_processes"])
-    changed |= dict(_changed_data(state, saved))
-    files = (checkpoint / STATE_DIRECTORY).glob("hook_*.safetensors")
-    hooks = sorted(path.stem.removeprefix("hook_") for path in files)
-    if hooks != sorted(hook.name for hook in state.hooks):
-        changed["hooks"] = str(sorted(hook.name for hook in state.hooks)), str(hooks)
-    if Transforms.load(checkpoint) != state.policy.transforms:
+def require_same_run(
+    identity: RunIdentity, policy: Policy, hooks: Iterable[str], checkpoint: Path
+) -> None:
+    """UserError for every change since the run of the checkpoint began that alters its result.
+
+    Args:
+        identity: of the run that is to go on.
+        policy: that it goes on with.
+        hooks: names of its hooks.
+        checkpoint: where it goes on.
+    """
+    saved = _saved(checkpoint / STATE_DIRECTORY)
+    has_dropout = bool(active_dropouts(policy.model))
+    changed = changed_settings(saved["config"], identity.config, has_dropout=has_dropout)
+    if has_dropout and saved["num_processes"] != identity.num_processes:
+        changed["processes"] = str(identity.num_processes), str(saved["num_processes"])
+    changed |= dict(_changed_data(identity, saved))
+    own, then = sorted(hooks), sorted(saved["hooks"])
+    if own != then and not any(key.startswith("tuning.ema") for key in changed):
+        changed["hooks"] = str(own), str(then)
+    if Transforms.load(checkpoint) != policy.transforms:
         changed["policy.transforms"] = "other transforms", "those of the checkpoint"
     raise_faults(
         describe(

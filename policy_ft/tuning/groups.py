@@ -1,6 +1,7 @@
 """Which parameters learn, and how fast: named groups, ordered rules, first match wins."""
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, Protocol
@@ -34,6 +35,9 @@ class Assignment:
 
     parameter: str
     leaf: str
+    depth: int
+    """Of the leaf among those of its tower, counted from the input: 0 for vision.embeddings and
+    language.embed, then one more for each leaf of the model's order."""
     pattern: str
     state: ParameterState
     num_values: int
@@ -116,18 +120,6 @@ class GroupPlan:
             if owned and frozen.issuperset(owned):
                 module.eval()
 
-    def parameter_groups(self, model: nn.Module) -> list[dict[str, object]]:
-        """What torch optimizers take: a group for each pair of rate scale and weight decay."""
-        parameters = dict(model.named_parameters())
-        keyed: dict[tuple[float, float], list[nn.Parameter]] = {}
-        for a in self.assignments:
-            if a.state == "trained":
-                keyed.setdefault((a.lr_scale, a.weight_decay), []).append(parameters[a.parameter])
-        return [
-            {"params": members, "lr": self.lr * scale, "lr_scale": scale, "weight_decay": decay}
-            for (scale, decay), members in keyed.items()
-        ]
-
 
 def plan_groups(
     model: GroupedModel,
@@ -156,7 +148,8 @@ def plan_groups(
         UserError: a pattern matches nothing, or only what earlier rules took or no loss reaches, or
             nothing is left to learn.
     """
-    leaf_of = {name: leaf for leaf, names in model.groups().items() for name in names}
+    groups = model.groups()
+    leaf_of, depth_of = {name: leaf for leaf in groups for name in groups[leaf]}, depths(groups)
     shapes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     _require_partition(leaf_of, shapes)
     dormant, undecayed = shapes.keys() - reached, model.no_weight_decay()
@@ -169,6 +162,7 @@ def plan_groups(
             Assignment(
                 parameter=name,
                 leaf=leaf_of[name],
+                depth=depth_of[leaf_of[name]],
                 pattern="*" if rule is None else rule.pattern,
                 state="frozen" if is_frozen else "dormant" if name in dormant else "trained",
                 num_values=num_values,
@@ -187,6 +181,24 @@ def plan_groups(
             )
         )
     return plan
+
+
+def depths(leaves: Iterable[str]) -> dict[str, int]:
+    """Leaf -> its place among the leaves of its tower (the first part of their names), from 0.
+
+    Example: vision.embeddings, vision.layers.0, projector, language.embed, language.layers.0 have
+        the depths 0, 1, 0, 0, 1.
+
+    Args:
+        leaves: in the model's order, from the input to the output of each tower.
+    """
+    seen: Counter[str] = Counter()
+    found = {}
+    for leaf in leaves:
+        tower = leaf.partition(".")[0]
+        found[leaf] = seen[tower]
+        seen[tower] += 1
+    return found
 
 
 def _weight_decay(rule: GroupRule | None, optimizer: OptimizerConfig, *, is_spared: bool) -> float:

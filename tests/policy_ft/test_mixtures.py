@@ -21,6 +21,7 @@ from policy_ft.data import opening
 from policy_ft.data.loader import BatchLoader
 from policy_ft.data.opening import aligned, open_data
 from policy_ft.data.sources import limited, training_and_validation
+from policy_ft.training.hooks import Hook
 
 TASKS = ("lift the blue cylinder", "push the red block")
 
@@ -240,7 +241,7 @@ def test_a_run_on_a_lerobot_folder_alone_is_a_run_on_its_episodes(run_config, tm
     assert final_weights(assemble.train(there)) == final_weights(assemble.train(config))
 
 
-class Stop:
+class Stop(Hook):
     """A hook that stops the run after a step."""
 
     name = "stop"
@@ -248,9 +249,10 @@ class Stop:
     def __init__(self, after=None):
         self._after = after
 
-    def after_step(self, train_step, model):
+    def after_step(self, train_step):
         if train_step == self._after:
             raise KeyboardInterrupt
+        return {}
 
     def state_dict(self):
         return {"nothing": torch.zeros(1)}

@@ -11,11 +11,11 @@ from torch import nn
 from data_tools.reader import open_dataset
 from eval_envs.collect import collect
 from policy_ft import assemble
+from policy_ft.assemble import trainers
 from policy_ft.checkpoints.conversion.convert import convert
 from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import save_policy
 from policy_ft.errors import UserError
-from policy_ft.training import loop
 from policy_ft.training.validation import Validation
 
 
@@ -67,8 +67,8 @@ def test_rollouts_compute_as_validation_does_and_so_does_whoever_loads_the_check
     policy = assemble.build_policy(config, episodes)
     seen = TypesSeen(policy.model)
     monkeypatch.setattr(Validation, "run", seen.during("validation", Validation.run))
-    rolled = seen.during("rollouts", loop.success_in_rollouts)
-    monkeypatch.setattr(loop, "success_in_rollouts", rolled)
+    rolled = seen.during("rollouts", trainers.success_in_rollouts)
+    monkeypatch.setattr(trainers, "success_in_rollouts", rolled)
     result = assemble.train(config, policy, episodes)
     assert seen.found == {"validation": {dtype}, "rollouts": {dtype}}
     loaded = load_policy(result.last_checkpoint)

@@ -22,11 +22,12 @@ from policy_ft.data.windows import WindowDataset
 from policy_ft.models.build import build_model
 from policy_ft.objectives.flow import Flow
 from policy_ft.policy import Policy
+from policy_ft.training.hooks import Hook, RunView
 from policy_ft.training.launch import start_accelerator
 from policy_ft.training.optimizer import build_optimizer
 from policy_ft.training.step import TrainStep, to_device
 from policy_ft.transforms import ModelShape
-from policy_ft.tuning.groups import plan_groups
+from policy_ft.tuning.plan import Phase, plan_tuning
 
 NUM_STEPS = 300
 CPU = torch.device("cpu")
@@ -70,8 +71,8 @@ def test_bfloat16_computation_learns_like_float32(
     for dtype in (None, torch.bfloat16):
         model = build_model(config)
         settings = OptimizerConfig(lr=1e-3, warmup_steps=0, decay_steps=NUM_STEPS)
-        plan = plan_groups(model, [], settings, Flow().reaches(model))
-        plan.apply(model)
+        plan = plan_tuning(model, [Phase(0, ())], settings, Flow().reaches(model))
+        plan.at(0).apply(model)
         optimizer = build_optimizer(model, plan, settings)
         take_step = TrainStep(
             start_accelerator(), model, [Flow()], optimizer, windows, settings.clip_norm, dtype
@@ -130,7 +131,7 @@ def test_bfloat16_weights_would_lose_most_updates(std: float, share: float) -> N
     assert max(lost[torch.float32]) < 1e-3
 
 
-class Steps:
+class Steps(Hook):
     """A hook that keeps the weights after every step."""
 
     name = "steps"
@@ -138,9 +139,13 @@ class Steps:
     def __init__(self) -> None:
         self.weights: list[dict[str, Tensor]] = []
 
-    def after_step(self, train_step: int, model: nn.Module) -> None:
+    def begin(self, run: RunView) -> None:
+        self.model = run.policy.model
+
+    def after_step(self, train_step: int) -> dict[str, float]:
         assert train_step == len(self.weights) + 1
-        self.weights.append({name: p.detach().clone() for name, p in model.named_parameters()})
+        self.weights.append({name: p.detach().clone() for name, p in self.model.named_parameters()})
+        return {}
 
     def state_dict(self) -> dict[str, Tensor]:
         return {}

@@ -26,7 +26,6 @@ from policy_ft.config.run import RunConfig
 from policy_ft.data.opening import open_data
 from policy_ft.errors import UserError
 from policy_ft.models.build import build_model
-from policy_ft.training import loop
 from tests.policy_ft import point_world
 
 RECIPE = Path(__file__).parents[2] / "configs/state_only.yaml"
@@ -172,7 +171,7 @@ def test_images_that_a_policy_does_not_see_are_not_decoded(run_config, point_run
     episodes = open_data(config.data, config.seed)
     policy = assemble.build_policy(config, episodes)
     monkeypatch.setattr("data_tools.reading.store.decode_frame", None)
-    loop.train(config, policy, episodes)
+    assemble.build_trainer(config, policy, episodes).run()
 
 
 @pytest.mark.parametrize("first", ["seen", "unseen"])

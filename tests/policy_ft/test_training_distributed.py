@@ -17,19 +17,18 @@ from accelerate import PartialState
 from policy_ft import assemble
 from policy_ft.checkpoints.weights import weights_hash
 from policy_ft.config.loader import load_config
+from policy_ft.training.hooks import Hook
 
-class HashOfEachStep:
+class HashOfEachStep(Hook):
     name = "hashes"
 
-    def after_step(self, train_step, model):
+    def begin(self, run):
+        self.model = run.policy.model
+
+    def after_step(self, train_step):
         with open(f"{sys.argv[2]}/rank{PartialState().process_index}.txt", "a") as file:
-            file.write(weights_hash(model) + "\\n")
-
-    def state_dict(self):
+            file.write(weights_hash(self.model) + "\\n")
         return {}
-
-    def load_state_dict(self, state):
-        pass
 
 assemble.train(load_config(sys.argv[1]), hooks=[HashOfEachStep()])
 """

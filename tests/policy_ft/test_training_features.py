@@ -19,6 +19,7 @@ from policy_ft.models.prefix import Prefix
 from policy_ft.models.vla import VLAModel
 from policy_ft.objectives.flow import Flow
 from policy_ft.training.features import FeatureCache, build_feature_cache
+from policy_ft.training.hooks import Hook
 from policy_ft.tuning.groups import plan_groups
 from tests.policy_ft.losses import flow_errors
 
@@ -27,7 +28,7 @@ FROZEN_BACKBONE = ("vision", "projector", "language")
 STATE_IN_PREFIX = {"expert": ExpertConfig(width=24, mlp_width=40, state_token="prefix")}
 
 
-class Watch:
+class Watch(Hook):
     """A hook that counts the images the tower saw in each step, and can stop the run."""
 
     name = "watch"
@@ -39,11 +40,12 @@ class Watch:
     def count(self, module: torch.nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         self._so_far += len(args[0])
 
-    def after_step(self, train_step: int, model: torch.nn.Module) -> None:
+    def after_step(self, train_step: int) -> dict[str, float]:
         self.images.append(self._so_far)
         self._so_far = 0
         if train_step == self._stop_after:
             raise KeyboardInterrupt
+        return {}
 
     def state_dict(self) -> dict[str, Tensor]:
         return {}

@@ -2,21 +2,19 @@
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from torch import Tensor
-from torch.nn import Module
 
 from eval_envs.collect import collect
 from policy_ft import assemble
+from policy_ft.assemble import trainers
 from policy_ft.checkpoints.weights import weights_hash
 from policy_ft.config.run import RunConfig, TrainingConfig
 from policy_ft.errors import UserError
-from policy_ft.training import loop
 from policy_ft.training.directory import TrainResult
+from policy_ft.training.hooks import Hook
 from policy_ft.training.metrics import read_metrics
 
 MEASURED = ("samples_per_s", "data_s", "encode_s", "step_s")
@@ -72,11 +70,11 @@ def test_a_failing_rollout_loses_no_step_and_the_run_goes_on_as_if_it_had_not_fa
     unbroken = assemble.train(in_tabletop("whole", TABLETOP))
     config = in_tabletop("broken", TABLETOP)
 
-    def fail(*arguments: object) -> dict[str, float]:
+    def fail(*arguments: object, **settings: object) -> dict[str, float]:
         raise RuntimeError("the simulator is gone")
 
     with monkeypatch.context() as broken:
-        broken.setattr(loop, "success_in_rollouts", fail)
+        broken.setattr(trainers, "success_in_rollouts", fail)
         with pytest.raises(RuntimeError, match="simulator is gone"):
             assemble.train(config)
     checkpoints = Path(config.output_dir) / "checkpoints"
@@ -99,7 +97,7 @@ def test_the_rollouts_of_a_run_may_change_when_it_goes_on(in_tabletop):
     assert best_of(result.last_checkpoint)["train_step"] == 4, "reach and push do not compare"
 
 
-class StopAt:
+class StopAt(Hook):
     """A hook that ends the run after a step, before that is saved."""
 
     name = "stop"
@@ -107,15 +105,10 @@ class StopAt:
     def __init__(self, step: int) -> None:
         self._step = step
 
-    def after_step(self, train_step: int, model: Module) -> None:
+    def after_step(self, train_step: int) -> dict[str, float]:
         if train_step == self._step:
             raise KeyboardInterrupt
-
-    def state_dict(self) -> dict[str, Tensor]:
         return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        pass
 
 
 def test_the_best_checkpoint_outlives_a_change_of_what_measures_it(in_tabletop, capsys):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from policy_ft.config.run import OptimizerConfig
-from policy_ft.training.optimizer import learning_rate, set_learning_rate
+from policy_ft.tuning.rates import learning_rate
 
 EXAMPLE = OptimizerConfig(lr=1.0, final_lr=0.0, warmup_steps=3, decay_steps=7)
 
@@ -38,14 +38,25 @@ def test_the_rate_stays_at_final_lr():
     assert [learning_rate(step, config) for step in (10, 11, 1000)] == [0.5, 0.5, 0.5]
 
 
-def test_every_group_keeps_its_scale():
-    parameters = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
-    groups = [
-        {"params": [p], "lr_scale": scale} for p, scale in zip(parameters, (1.0, 0.1), strict=True)
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=1.0)
-    set_learning_rate(optimizer, 0.5)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.05]
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("linear", [0.25, 0.5, 0.75, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]),
+        ("constant", [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        # sqrt(4 / (step + 1)) from step 3 on
+        ("inverse_sqrt", [0.25, 0.5, 0.75, 1.0, 0.894427, 0.816497, 0.755929, 0.707107, 0.666667]),
+    ],
+)
+def test_other_schedules_have_these_values(schedule, expected):
+    config = EXAMPLE.model_copy(update={"schedule": schedule})
+    assert [learning_rate(step, config) for step in range(9)] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_inverse_square_root_stays_above_final_lr():
+    config = OptimizerConfig(
+        lr=1.0, final_lr=0.2, warmup_steps=0, decay_steps=10, schedule="inverse_sqrt"
+    )
+    assert learning_rate(99, config) == 0.2
 
 
 def test_a_small_update_moves_float32_weights():

@@ -31,7 +31,7 @@ from policy_ft.training.launch import start_accelerator
 from policy_ft.training.optimizer import build_optimizer
 from policy_ft.training.step import TrainStep, to_device
 from policy_ft.tuning.averaging import Ema
-from policy_ft.tuning.groups import plan_groups
+from policy_ft.tuning.plan import Phase, plan_tuning
 from tests.policy_ft.losses import flow_errors
 
 DEEP = DecoderConfig(
@@ -267,8 +267,10 @@ def test_a_forward_pass_of_our_own_model_never_makes_the_host_wait(policy, episo
 
 def test_a_train_step_makes_the_host_wait_once(policy, episodes):
     windows = WindowDataset(episodes, [0, 1], policy.transforms)
-    plan = plan_groups(policy.model, [], OptimizerConfig(), Flow().reaches(policy.model))
-    plan.apply(policy.model)
+    plan = plan_tuning(
+        policy.model, [Phase(0, ())], OptimizerConfig(), Flow().reaches(policy.model)
+    )
+    plan.at(0).apply(policy.model)
     step = TrainStep(
         start_accelerator(),
         policy.model,
@@ -278,7 +280,7 @@ def test_a_train_step_makes_the_host_wait_once(policy, episodes):
         clip_norm=1.0,
         autocast_dtype=torch.bfloat16,
     )
-    ema = Ema(policy.model, 0.9)
+    ema = Ema(dict(policy.model.named_parameters()), 0.9)
     order = windows.order(0)
     loader = BatchLoader(windows, order=order, seed=0, batch_size=4, accumulation_steps=2)
     samples = next(loader.iter_from(0))
@@ -299,7 +301,7 @@ def test_the_host_reads_are_noticed():
 def test_averaging_takes_no_memory_beside_the_averages():
     model = nn.Sequential(*(nn.Linear(256, 256) for _ in range(8)))
     weights = sum(parameter.nbytes for parameter in model.parameters())
-    ema = Ema(model, 0.99)
+    ema = Ema(dict(model.named_parameters()), 0.99)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         ema.update()
     taken = sum(max(event.self_cpu_memory_usage, 0) for event in profiler.events())

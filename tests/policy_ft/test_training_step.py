@@ -18,7 +18,7 @@ from policy_ft.policy import Policy
 from policy_ft.training.launch import autocast_dtype, start_accelerator
 from policy_ft.training.optimizer import build_optimizer
 from policy_ft.training.step import TrainStep, row_sums, to_device
-from policy_ft.tuning.groups import plan_groups
+from policy_ft.tuning.plan import Phase, plan_tuning
 
 CPU = torch.device("cpu")
 
@@ -37,8 +37,8 @@ class Stepper:
         self.windows = WindowDataset(episodes, [0, 1, 2, 3], policy.transforms)
         config = OptimizerConfig(lr=1e-3, warmup_steps=0, decay_steps=10)
         objectives = [Flow()] if objectives is None else objectives
-        plan = plan_groups(policy.model, [], config, reached(objectives, policy.model))
-        plan.apply(policy.model)
+        plan = plan_tuning(policy.model, [Phase(0, ())], config, reached(objectives, policy.model))
+        plan.at(0).apply(policy.model)
         self.optimizer = build_optimizer(policy.model, plan, config)
         accelerator = start_accelerator()
         locate = self.windows.locate

@@ -6,7 +6,7 @@ from torch import nn
 
 from policy_ft.config.run import GroupRule, OptimizerConfig
 from policy_ft.errors import UserError
-from policy_ft.tuning.groups import plan_groups
+from policy_ft.tuning.groups import depths, plan_groups
 
 OPTIMIZER = OptimizerConfig(lr=1e-3, weight_decay=0.1)
 
@@ -95,18 +95,6 @@ def test_norms_and_biases_do_not_decay_and_a_rule_may_set_its_own_decay():
     assert decided["head.bias"].weight_decay == 0.5, "the rule says so, and it alone would spare it"
     row = next(row for row in plan.table() if row.group == "vision")
     assert (row.weight_decay, row.decayed_tensors, row.tensors) == (0.1, 2, 8)
-
-
-def test_the_optimizer_gets_each_trained_tensor_once_at_its_rate():
-    model, plan = plan_of(
-        GroupRule(pattern="vision", frozen=True), GroupRule(pattern="head", lr_scale=0.1)
-    )
-    plan.apply(model)
-    groups = plan.parameter_groups(model)
-    members = [parameter for group in groups for parameter in group["params"]]
-    assert {id(p) for p in members} == {id(p) for p in model.parameters() if p.requires_grad}
-    assert len({id(p) for p in members}) == len(members)
-    assert sorted({group["lr"] for group in groups}) == [1e-4, 1e-3]
 
 
 def test_dormant_parameters_are_listed_and_not_optimised():
@@ -200,14 +188,13 @@ def test_a_model_whose_groups_leave_a_parameter_out_is_refused():
         plan_groups(Leaky(), [], OPTIMIZER, reached(Leaky()))
 
 
-def test_frozen_parameters_do_not_move():
-    model, plan = plan_of(GroupRule(pattern="language", frozen=True))
-    plan.apply(model)
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = torch.optim.AdamW(plan.parameter_groups(model), lr=1.0)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.grad = torch.ones_like(parameter)
-    optimizer.step()
-    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
-    assert moved == set(plan.trained)
+def test_leaves_know_their_depth_from_the_input_on():
+    assert depths(["vision.stem", "vision.layers.0", "head", "vision.layers.1"]) == {
+        "vision.stem": 0,
+        "vision.layers.0": 1,
+        "head": 0,
+        "vision.layers.1": 2,
+    }
+    _, plan = plan_of()
+    found = {a.leaf: a.depth for a in plan.assignments}
+    assert found == {"vision.layers.0": 0, "vision.layers.1": 1, "language": 0, "head": 0}

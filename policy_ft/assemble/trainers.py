@@ -1,0 +1,148 @@
+"""The parts of a Trainer, made of settings, a policy and the data that fit it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from data_tools.episode import Dataset
+from policy_ft.config.run import RunConfig
+from policy_ft.data.loader import BatchLoader
+from policy_ft.data.sources import fingerprints_by_source, sources_of, training_and_validation
+from policy_ft.data.windows import MixedWindows, WindowDataset
+from policy_ft.models.objective import Objective, reached
+from policy_ft.objectives.flow import Flow
+from policy_ft.policy import Policy
+from policy_ft.training.hooks import Averaging, Hook
+from policy_ft.training.launch import autocast_dtype, start_accelerator
+from policy_ft.training.measure import Measure
+from policy_ft.training.optimizer import build_optimizer
+from policy_ft.training.rollouts import success_in_rollouts
+from policy_ft.training.state import RunIdentity
+from policy_ft.training.store import Store
+from policy_ft.training.trainer import Trainer
+from policy_ft.training.validation import MixedValidation, Validation
+from policy_ft.tuning.plan import Phase, TuningPlan, plan_tuning
+
+
+def build_objectives(config: RunConfig) -> list[Objective]:
+    """What the settings ask to be minimised, flow matching first."""
+    return [Flow()]
+
+
+def build_hooks(config: RunConfig) -> list[Hook]:
+    """What the settings ask to act while the run goes on."""
+    ema = config.tuning.ema
+    return [] if ema == "off" else [Averaging(ema.decay)]
+
+
+def build_plan(config: RunConfig, policy: Policy) -> TuningPlan:
+    """Which parameters learn when, and how fast.
+
+    Raises:
+        UserError: rules that cannot be honoured.
+    """
+    tuning = config.tuning
+    phases = [Phase(0, tuning.groups), *(Phase(each.start, each.groups) for each in tuning.phases)]
+    names = reached(build_objectives(config), policy.model)
+    return plan_tuning(policy.model, phases, config.optimizer, names)
+
+
+def build_trainer(
+    config: RunConfig,
+    policy: Policy,
+    episodes: Dataset,
+    *,
+    accelerator: Accelerator | None = None,
+    plan: TuningPlan | None = None,
+    hooks: Sequence[Hook] = (),
+    start: Path | None = None,
+    resume: bool = False,
+    in_memory: bool = False,
+) -> Trainer:
+    """A run of these settings, ready to go; what is not given is built from them.
+
+    Args:
+        config: the run's settings.
+        policy: trained in place.
+        episodes: as the policy declares them.
+        accelerator: of this process.
+        plan: of these settings for this policy.
+        hooks: beside those that the settings ask for.
+        start: the checkpoint to go on from.
+        resume: whether the run was asked to go on.
+        in_memory: whether to leave no trace on the disk, for loops over trainings.
+    """
+    accelerator = accelerator or start_accelerator()
+    plan = plan or build_plan(config, policy)
+    objectives, model = build_objectives(config), policy.model.to(accelerator.device)
+    model.float()  # the weights the optimizer works on; bfloat16 would lose most small updates
+    model.autocast_dtype = autocast_dtype(config.training, accelerator.device)
+    windows, held_out = training_and_validation(
+        episodes, policy.transforms, config.data, config.seed
+    )
+    identity = RunIdentity(
+        config, episodes.fingerprint, fingerprints_by_source(episodes), accelerator.num_processes
+    )
+    return Trainer(
+        policy=policy,
+        plan=plan,
+        optimizer=build_optimizer(model, plan, config.optimizer),
+        batches=_batches(config, windows, accelerator),
+        objectives=objectives,
+        settings=config.training,
+        seed=config.seed,
+        clip_norm=config.optimizer.clip_norm,
+        accelerator=accelerator,
+        hooks=[*build_hooks(config), *hooks],
+        measures=_measures(config, policy, episodes, held_out, objectives, accelerator),
+        store=None if in_memory else Store(identity, accelerator, start, resume),
+    )
+
+
+def _batches(
+    config: RunConfig, windows: WindowDataset | MixedWindows, accelerator: Accelerator
+) -> BatchLoader:
+    training, data = config.training, config.data
+    return BatchLoader(
+        windows,
+        order=windows.order(config.seed),
+        seed=config.seed,
+        batch_size=training.batch_size,
+        num_draws=training.noise_draws,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        accumulation_steps=training.accumulation_steps,
+        keeps_homes=training.feature_cache_gb > 0,
+        num_workers=data.num_workers,
+        prefetch=data.prefetch,
+    )
+
+
+def _measures(
+    config: RunConfig,
+    policy: Policy,
+    episodes: Dataset,
+    held_out: dict[str, WindowDataset],
+    objectives: Sequence[Objective],
+    accelerator: Accelerator,
+) -> list[Measure]:
+    """Validation, and rollouts where there are any: these then select the best checkpoint."""
+    dtype, rollouts = policy.model.autocast_dtype, config.evaluation
+    parts = {
+        name: Validation(windows, objectives, config, accelerator, dtype)
+        for name, windows in held_out.items()
+    }
+    validation = MixedValidation(parts, [source.share for source in sources_of(episodes)])
+    measure = Measure("validation", config.validation.every, validation.run)
+    if rollouts == "off":
+        return [replace(measure, metric="validation_loss", value="loss")]
+
+    def run(policy: Policy) -> dict[str, float]:
+        return success_in_rollouts(policy, rollouts, accelerator)
+
+    success = Measure(
+        "rollout", rollouts.every, run, "rollout_success_rate", "success_rate", saves_first=True
+    )
+    return [measure, success]
