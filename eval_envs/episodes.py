@@ -1,11 +1,22 @@
 """What an evaluation is made of: episodes, each fully named, in an order."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated
 
-from pydantic import Field, JsonValue, StrictInt
+from pydantic import AfterValidator, Field, JsonValue, StrictInt, ValidationError
 
 from data_tools.declaration import Declaration
-from data_tools.errors import describe, raise_faults
+from data_tools.errors import UserError, describe, raise_faults
+from data_tools.refusals import dotted, refusals
+
+
+def _finite(env_args: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        json.dumps(env_args, allow_nan=False)
+    except ValueError:
+        raise ValueError(f"finite numbers, which JSON can hold, not {env_args}") from None
+    return env_args
 
 
 class EpisodeSpec(Declaration):
@@ -16,7 +27,7 @@ class EpisodeSpec(Declaration):
     """
 
     env_id: str = Field(description="Gymnasium id with its module, e.g. 'eval_envs:Tabletop-v0'.")
-    env_args: dict[str, JsonValue] = Field(
+    env_args: Annotated[dict[str, JsonValue], AfterValidator(_finite)] = Field(
         default_factory=dict, description="Keyword arguments of gymnasium.make."
     )
     seed: StrictInt = Field(ge=0, lt=2**63, description="Seed the environment is reset with.")
@@ -36,17 +47,18 @@ def seeded_suite(
     """The usual suite: one environment, an episode a seed, in the order of the seeds.
 
     Raises:
-        UserError: no seed, one that repeats, or one below 0.
+        UserError: no seed, one that repeats or is below 0, or an argument that JSON cannot hold.
     """
     listed = list(seeds)
     if not listed or len(set(listed)) < len(listed) or min(listed) < 0:
         found, expected = repr(listed), "at least one seed, each at least 0 and given once"
         remedy = "Give a different seed to every episode."
         raise_faults([describe("seeds", found, expected, remedy)])
-    return tuple(
-        EpisodeSpec(env_id=env_id, env_args=dict(env_args), seed=seed, tags=dict(tags or {}))
-        for seed in listed
-    )
+    said = {"env_id": env_id, "env_args": dict(env_args), "tags": dict(tags or {})}
+    try:
+        return tuple(EpisodeSpec.model_validate({**said, "seed": seed}) for seed in listed)
+    except ValidationError as error:
+        raise UserError(refusals(error.errors(include_url=False), EpisodeSpec, dotted)) from None
 
 
 def require_distinct(suite: Sequence[EpisodeSpec]) -> None:

@@ -27,7 +27,8 @@ Array = npt.NDArray[Any]
 _LENGTH = struct.Struct("<I")
 _LONGEST_HEADER = 1 << 24
 _LARGEST_ARRAY = 1 << 30
-_DTYPES = {name: np.dtype(name).newbyteorder("<") for name in ("uint8", "float32")}
+_NUMBERS = "biuf"
+"""Kinds of numpy's types that hold numbers, and no Python objects."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ class BrokenStreamError(ConnectionError):
 
 
 def send(connection: socket.socket, message: Message) -> None:
-    """Write one message; OSError when nobody reads it."""
+    """Write one message, arrays in the types that they have; OSError when nobody reads it."""
     values, arrays = _taken_apart(message)
-    listed = [[name, str(array.dtype), list(array.shape)] for name, array in arrays.items()]
+    listed = [[name, array.dtype.str, list(array.shape)] for name, array in arrays.items()]
     kind = type(message).__name__
     header = json.dumps({"kind": kind, "values": values, "arrays": listed}).encode()
     body = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
@@ -97,11 +98,14 @@ def receive(connection: socket.socket) -> Message | None:
         raise BrokenStreamError(f"found {error!r} in a message; expected one of ours") from error
 
 
-def _array(connection: socket.socket, dtype: str, shape: tuple[int, ...]) -> Array:
-    size = math.prod(shape) * _DTYPES[dtype].itemsize
+def _array(connection: socket.socket, name: str, shape: tuple[int, ...]) -> Array:
+    dtype = np.dtype(name)
+    if dtype.kind not in _NUMBERS:
+        raise BrokenStreamError(f"found an array of {name!r}; expected numbers")
+    size = math.prod(shape) * dtype.itemsize
     if not 0 <= size <= _LARGEST_ARRAY:
         raise BrokenStreamError(f"found an array of shape {shape}; expected at most 1 GiB")
-    return np.frombuffer(_exactly(connection, size), _DTYPES[dtype]).reshape(shape)
+    return np.frombuffer(_exactly(connection, size), dtype).reshape(shape)
 
 
 def _exactly(connection: socket.socket, size: int) -> bytearray:
@@ -134,8 +138,8 @@ def _look_apart(look: Look) -> tuple[dict[str, Any], dict[str, Array]]:
         "instruction": seen.instruction,
         "conventions": None if declared is None else declared.model_dump(mode="json"),
     }
-    images = {f"image {name}": np.asarray(image, np.uint8) for name, image in seen.images.items()}
-    return values, {"state": np.asarray(seen.state, np.float32), **images}
+    images = {f"image {name}": image for name, image in seen.images.items()}
+    return values, {"state": seen.state, **images}
 
 
 def _look_together(values: dict[str, Any], arrays: Mapping[str, Array]) -> Look:

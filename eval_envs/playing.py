@@ -2,7 +2,7 @@
 
 import re
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from data_tools.conventions import Conventions
 from data_tools.episode import Observation
-from data_tools.errors import UserError, describe
+from data_tools.errors import UserError, describe, raise_faults, shown
 from eval_envs.contract import ChunkStep, to_observation
 from eval_envs.episodes import EpisodeSpec
 from eval_envs.making import Environment, make_env
@@ -174,6 +174,14 @@ def declared_conventions(env: Environment, env_id: str) -> Conventions:
     raise UserError(describe(f"environment {env_id}", found, expected, remedy))
 
 
+def _array_faults(seen: Observation) -> Iterator[str]:
+    """Whether types and ranges are those that were declared, the policy asks."""
+    for name, array in {"state": seen.state, **seen.images}.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+            remedy = "Return numpy arrays; eval_envs/contract.py says which."
+            yield describe(f"observation, {name}", shown(array), "an array of numbers", remedy)
+
+
 def _look(
     raw: Mapping[str, Any],
     info: Mapping[str, Any],
@@ -181,8 +189,10 @@ def _look(
     is_over: bool,
     conventions: Conventions | None,
 ) -> Look:
+    seen = to_observation(raw)
+    raise_faults(_array_faults(seen))
     return Look(
-        observation=to_observation(raw),
+        observation=seen,
         rewards=tuple(map(float, info["rewards"])),
         is_over=is_over,
         success=bool(info["is_success"]),

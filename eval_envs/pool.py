@@ -155,13 +155,16 @@ class ProcessPool:
     def answers(self) -> Iterator[tuple[int, Look | Lost]]:
         """Each place with its answer, as they come."""
         while self._deadlines:
-            for place in self._ready():
+            asked_at = time.monotonic()
+            ready = self._ready()
+            for place in ready:
                 answer = self._workers[place].answer()
                 if isinstance(answer, Made):
                     self._deadlines[place] = time.monotonic() + self._limit_s
                 else:
                     yield self._taken(place, answer)
-            for place in [at for at, due in self._deadlines.items() if due < time.monotonic()]:
+            late = [at for at, due in self._deadlines.items() if due <= asked_at]
+            for place in set(late) - set(ready):
                 found = f"no answer within {self._limit_s:g} s"
                 yield self._taken(place, self._workers[place].stopped(found))
 

@@ -19,6 +19,7 @@ def main(descriptor: int) -> None:
     """Serve on an inherited socket until the other side closes it."""
     faulthandler.enable()
     connection = socket.socket(fileno=descriptor)
+    connection.set_inheritable(False)  # what the simulator starts would keep it open
     threading.Thread(target=_end_with_evaluation, args=(connection,), daemon=True).start()
     serve(connection)
 

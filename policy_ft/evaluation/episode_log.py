@@ -1,8 +1,10 @@
 """episodes.jsonl: one line an episode, on the disk as soon as the episode has ended."""
 
+import errno
 import json
 import os
 from collections.abc import Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import IO, Self
 
@@ -38,7 +40,7 @@ class EpisodeLog:
 
     def __init__(self, directory: Path, conditions: Mapping[str, JsonValue], rank: int = 0) -> None:
         self.directory, self._conditions, self._rank = directory, dict(conditions), rank
-        self._file: IO[str] | None = None
+        self._file: FileIO | None = None
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> Self:
@@ -81,10 +83,16 @@ class EpisodeLog:
         """One more episode; when this returns it is on the disk."""
         if self._file is None:
             name = f"episodes.rank{self._rank}.jsonl" if self._rank else EPISODES_FILE
-            self._file = (self.directory / name).open("a", encoding="ascii")
-        self._file.write(_line(record))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+            self._file = (self.directory / name).open("ab", buffering=0)
+        line = _line(record).encode()
+        try:
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            found, expected = f"{error.strerror}", "a disk that takes another line"
+            remedy = "Make room and give the same command again: it goes on from here."
+            raise UserError(describe(str(self.directory), found, expected, remedy)) from None
 
     def end(self, records: Sequence[EpisodeRecord]) -> None:
         """Write all episodes in the suite's order."""
@@ -129,11 +137,10 @@ class EpisodeLog:
         """Every whole line of every file."""
         records, faults = [], []
         for path in self._parts():
-            text = path.read_bytes().decode("ascii", errors="replace")
-            for number, line in enumerate(text.splitlines(keepends=True), start=1):
+            *lines, _ = path.read_bytes().split(b"\n")
+            for number, line in enumerate(lines, start=1):
                 try:
-                    if line.endswith("\n"):
-                        records.append(EpisodeRecord.model_validate_json(line))
+                    records.append(EpisodeRecord.model_validate_json(line))
                 except ValidationError as error:
                     found = "; ".join(validation_faults(error, EpisodeRecord))
                     remedy = "Remove the line; its episode is then run again."
@@ -145,14 +152,14 @@ class EpisodeLog:
     def _write(self, records: Sequence[EpisodeRecord]) -> None:
         """All episodes in one file, in this order; it is left alone where it is so already."""
         path, text = self.directory / EPISODES_FILE, "".join(map(_line, records))
-        if not path.exists() or path.read_text(encoding="ascii", errors="replace") != text:
+        if not path.exists() or path.read_bytes() != text.encode():
             write_atomically(path, text)
         for part in self._parts()[1:]:
             part.unlink()
 
 
 def _line(record: EpisodeRecord) -> str:
-    return json.dumps(record.model_dump(mode="json")) + "\n"
+    return record.model_dump_json() + "\n"
 
 
 def _key(spec: EpisodeSpec) -> str:

@@ -100,10 +100,10 @@ def header(kind: str, values: Any, arrays: Any = ()) -> bytes:
         (header("Eval", {}), "'Eval'"),
         (header("Lost", {"stage": "step"}), "in a message"),
         (header("Begin", {"env_id": "a:B-v0", "seed": -1}), "in a message"),
-        (header("Execute", {}, [["actions", "object", [1]]]), "'object'"),
-        (header("Execute", {}, [["actions", "float32", [1 << 20, 1 << 20]]]), "at most 1 GiB"),
-        (header("Execute", {}, [["actions", "float32", [-1, 4]]]), "at most 1 GiB"),
-        (header("Execute", {}, [["actions", "float32", [2, 2]]]) + b"1234", "12 bytes early"),
+        (header("Execute", {}, [["actions", "|O", [1]]]), "expected numbers"),
+        (header("Execute", {}, [["actions", "<f4", [1 << 20, 1 << 20]]]), "at most 1 GiB"),
+        (header("Execute", {}, [["actions", "<f4", [-1, 4]]]), "at most 1 GiB"),
+        (header("Execute", {}, [["actions", "<f4", [2, 2]]]) + b"1234", "12 bytes early"),
     ],
 )
 def test_what_is_no_message_is_refused(pair: Pair, stream: bytes, words: str) -> None:

@@ -93,6 +93,22 @@ def test_processes_play_the_same_episodes_bit_for_bit(process_pool: ProcessPool)
     assert found[-1][0].observation.images == {}
 
 
+@pytest.mark.parametrize("in_processes", [False, True])
+def test_what_an_environment_sees_is_told_as_it_is(in_processes: bool) -> None:
+    """A policy can then refuse float images in the same words wherever they come from."""
+    with ProcessPool() if in_processes else LocalPool() as pool:
+        pool.begin(0, *seeded_suite(TROUBLED, {"sees": "floats"}, [0]))
+        ((_, look),) = pool.answers()
+        assert isinstance(look, Look)
+        images = look.observation.images
+        assert {name: (image.dtype, image.max()) for name, image in images.items()} == {
+            "float": (np.float64, 0.5)
+        }
+        pool.begin(0, *seeded_suite(TROUBLED, {"sees": "objects"}, [0]))
+        with pytest.raises(UserError, match=r"observation, object: found .*Return numpy arrays"):
+            list(pool.answers())
+
+
 def test_a_process_of_another_interpreter_plays_the_same(
     other_python: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -259,6 +275,14 @@ def _is_alive(pid: int) -> bool:
         (lambda: ProcessPool(python=ROOT), "found a folder; expected a Python interpreter"),
         (lambda: seeded_suite(POINT, {}, []), "Give a different seed to every episode"),
         (lambda: seeded_suite(POINT, {}, [1, 1]), "Give a different seed to every episode"),
+        (
+            lambda: seeded_suite(POINT, {"size": (1, 2)}, [1]),
+            r"env_args\.size: found \(1, 2\); expected what JSON can hold",
+        ),
+        (
+            lambda: seeded_suite(POINT, {"size": float("inf")}, [1]),
+            r"env_args: found \{'size': inf\}; expected finite numbers",
+        ),
         (lambda: require_distinct([]), "Give it episodes"),
         (
             lambda: require_distinct(

@@ -4,7 +4,6 @@ import faulthandler
 import os
 import signal
 import time
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -16,12 +15,12 @@ ENV = "tests.eval_envs.troubled_world:Troubled-v0"
 
 
 class Troubled(Point):
-    """Args: the trouble of an episode by its seed, and a folder for what must happen only once."""
+    """Args: the trouble of an episode by its seed, and what kind of images it returns."""
 
-    def __init__(self, trouble: dict[str, str] | None = None, once_in: str = "") -> None:
+    def __init__(self, trouble: dict[str, str] | None = None, sees: str = "") -> None:
         super().__init__()
         print("a simulator that talks")
-        self._troubles, self._once_in = trouble or {}, once_in
+        self._troubles, self._sees = trouble or {}, sees
         self._trouble("make")
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
@@ -41,7 +40,7 @@ class Troubled(Point):
 
     def _trouble(self, stage: str) -> None:
         kind, _, when = self._troubles.get(getattr(self, "_seed", "make"), "").partition(" in ")
-        if when != stage or (self._once_in and self._happened()):
+        if when != stage:
             return
         if kind == "raises":
             raise RuntimeError(f"the {stage} of {self!r} failed")
@@ -54,11 +53,13 @@ class Troubled(Point):
         if kind == "hangs":
             time.sleep(3600)
 
-    def _happened(self) -> bool:
-        mark = Path(self._once_in) / "happened"
-        was_there = mark.exists()
-        mark.touch()
-        return was_there
+    def _seen(self) -> dict[str, Any]:
+        images = {
+            "": {},
+            "floats": {"float": np.full((2, 2, 3), 0.5)},
+            "objects": {"object": np.array([None])},
+        }
+        return {**super()._seen(), "images": images[self._sees]}
 
 
 gymnasium.register(id="Troubled-v0", entry_point=Troubled)
