@@ -1,6 +1,7 @@
 """Observation and Episode: the vocabulary of robot data, with shapes and units."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -154,6 +155,26 @@ class FindsFrames(Protocol):
 def frame_doubts(episode: Episode) -> Mapping[str, Finding]:
     """Camera -> why nobody can say which of its frames belong to which steps; mostly empty."""
     return episode.frame_doubts() if isinstance(episode, FindsFrames) else {}
+
+
+@runtime_checkable
+class HoldsNumbers(Protocol):
+    """A dataset that can keep in memory what it has read, for those who go over it repeatedly."""
+
+    def holding(self) -> AbstractContextManager[object]:
+        """Within it numbers that were read stay in memory, all of them."""
+
+
+def holding_numbers(*datasets: "Dataset") -> AbstractContextManager[object]:
+    """Within it each number of these is read from the disk once, and takes memory until its end.
+
+    States, actions and columns, 4 bytes a number, and no image.
+    """
+    stack = ExitStack()
+    for dataset in datasets:
+        if isinstance(dataset, HoldsNumbers):
+            stack.enter_context(dataset.holding())
+    return stack
 
 
 class EpisodeView:

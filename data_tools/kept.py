@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 
 import numpy as np
@@ -9,7 +10,14 @@ import numpy.typing as npt
 
 from data_tools.columns import WEIGHT
 from data_tools.conventions import Conventions
-from data_tools.episode import Dataset, Episode, EpisodeView, Inspected, StoresJpeg
+from data_tools.episode import (
+    Dataset,
+    Episode,
+    EpisodeView,
+    Inspected,
+    StoresJpeg,
+    holding_numbers,
+)
 
 
 class KeptDataset:
@@ -49,6 +57,10 @@ class KeptDataset:
     def inspected(self) -> Inspected:
         """What was learned about the files when they were opened."""
         return self._dataset.inspected
+
+    def holding(self) -> AbstractContextManager[object]:
+        """Within it numbers that were read stay in memory, all of them."""
+        return holding_numbers(self._dataset)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -5,20 +5,23 @@ from functools import partial
 
 import torch
 
+from data_tools.columns import WEIGHT
 from data_tools.conventions import Conventions, compare
 from data_tools.episode import Dataset
 from data_tools.mapping.mapping import ConventionsMapping, without_cameras
 from eval_envs.making import make_env
 from policy_ft.checkpoints.load import locate, read_published, read_tokenizer
 from policy_ft.checkpoints.native import read_parts
+from policy_ft.config.data import DataConfig
 from policy_ft.config.policy import NewPolicy, PretrainedPolicy
 from policy_ft.config.run import EvaluationConfig, RunConfig
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.data.motion import held_motion_faults
 from policy_ft.data.sources import Source, sources_of
 from policy_ft.embodiments import PRESETS, Embodiment, load_embodiment
-from policy_ft.errors import Faults, UserError, describe, raise_faults
+from policy_ft.errors import Faults, UserError, describe, nearest, raise_faults
 from policy_ft.evaluation.rollout import require_agreement
+from policy_ft.models.objective import Objective
 from policy_ft.policy import Policy
 from policy_ft.training.features import build_feature_cache
 from policy_ft.training.launch import require_compiler
@@ -48,6 +51,17 @@ def require_fitting_data(config: RunConfig, policy: Policy, episodes: Dataset) -
             *(fault for source in sources for fault in _window_faults(source, policy)),
         ]
     )
+
+
+def require_read_columns(config: DataConfig, objectives: Sequence[Objective]) -> None:
+    """UserError for a column that the settings ask for and nothing that is minimised reads."""
+    read = sorted({name for objective in objectives for name in objective.columns})
+    unread = [name for name in config.columns if name not in read]
+    if unread:
+        expected = f"some of {read}, which the objectives {[o.name for o in objectives]} read"
+        hint = nearest(unread[0], read)
+        remedy = f"Leave it out{f'; {hint}' if hint else '.'}"
+        raise UserError(describe("data.columns", str(unread), expected, remedy))
 
 
 def _window_faults(source: Source, policy: Policy) -> list[str]:
@@ -162,6 +176,8 @@ def remarks(config: RunConfig, policy: Policy, episodes: Dataset | None) -> Iter
         yield f"embodiment {name}, prompt_says_state: without effect, for only pi0.5 reads it"
     if episodes is not None:
         yield from _mostly_masked(config, policy, episodes)
+        if WEIGHT in episodes.columns and WEIGHT not in config.data.columns:
+            yield "the data weighs its steps, and this run does not; data.columns [weight] would"
 
 
 def _other_sizes(robot: Embodiment, name: str, recorded: Conventions) -> Iterator[str]:

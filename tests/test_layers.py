@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("data_tools",),
     ("eval_envs",),
     ("policy_ft.errors",),
-    ("policy_ft.config",),
+    ("policy_ft.config", "policy_ft.ranks"),
     ("policy_ft.models", "policy_ft.augment", "policy_ft.tokenization"),
     ("policy_ft.transforms", "policy_ft.objectives"),
     ("policy_ft.data", "policy_ft.embodiments"),

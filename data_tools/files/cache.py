@@ -1,7 +1,9 @@
 """A least-recently-used cache bounded by weight: open files (one each) and arrays (their bytes)."""
 
+import sys
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -39,8 +41,21 @@ class LruCache(Generic[Value]):
         value = make()
         self._values[key] = value
         self._weight += self._weigh(value)
+        self._make_room()
+        return value
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Within it no value leaves, however much they weigh together."""
+        most, self._max_weight = self._max_weight, sys.maxsize
+        try:
+            yield
+        finally:
+            self._max_weight = most
+            self._make_room()
+
+    def _make_room(self) -> None:
         while self._weight > self._max_weight and len(self._values) > 1:
             _, oldest = self._values.popitem(last=False)
             self._weight -= self._weigh(oldest)
             self._on_evict(oldest)
-        return value

@@ -1,6 +1,7 @@
 """open_lerobot: the episodes of a LeRobot folder, v2.0, v2.1 or v3.0, read as they are."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -155,6 +156,10 @@ class LeRobotDataset:
 
     def __getitem__(self, index: int) -> "LeRobotEpisode":
         return LeRobotEpisode(self._places[index], self.conventions, self._store)
+
+    def holding(self) -> AbstractContextManager[None]:
+        """Within it numbers that were read stay in memory, all of them."""
+        return self._store.holding()
 
     @cached_property
     def fingerprint(self) -> str:

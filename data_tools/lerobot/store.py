@@ -1,6 +1,7 @@
 """Store: the numbers and frames of episodes, checked against the index as they are read."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -100,6 +101,10 @@ class Store:
     def rows(self, place: EpisodePlace) -> Rows:
         """The numbers of an episode, checked against its place in the index."""
         return self._rows.get_or_make(place.index, lambda: self._read(place))
+
+    def holding(self) -> AbstractContextManager[None]:
+        """Within it numbers that were read stay in memory, all of them."""
+        return self._rows.holding()
 
     @property
     def column_names(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 
@@ -9,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.conventions import Conventions
-from data_tools.episode import Dataset, Episode, EpisodeView, Inspected, Observation, StoredFrames
+from data_tools.episode import (
+    Dataset,
+    Episode,
+    EpisodeView,
+    Inspected,
+    Observation,
+    StoredFrames,
+    holding_numbers,
+)
 from data_tools.frames.resizing import resize_center_pad
 from data_tools.mapping.columns import map_columns
 from data_tools.mapping.conventions import Columns, Mapped, mapped
@@ -49,6 +58,10 @@ class MappedDataset:
     def inspected(self) -> Inspected:
         """What was learned about the files when they were opened."""
         return self._dataset.inspected
+
+    def holding(self) -> AbstractContextManager[object]:
+        """Within it numbers that were read stay in memory, all of them."""
+        return holding_numbers(self._dataset)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -1,6 +1,7 @@
 """Hdf5Dataset: episodes in HDF5 files, read through the records a walk over them made."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 
 import numpy as np
@@ -64,6 +65,10 @@ class Hdf5Dataset:
 
     def __getitem__(self, index: int) -> "Hdf5Episode":
         return Hdf5Episode(self._records[index], self.conventions, self._store)
+
+    def holding(self) -> AbstractContextManager[None]:
+        """Within it numbers that were read stay in memory, all of them."""
+        return self._store.holding()
 
     @cached_property
     def fingerprint(self) -> str:

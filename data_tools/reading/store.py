@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import h5py
@@ -55,6 +56,10 @@ class Store:
                 (record.path, source, record.num_steps),
                 lambda: self._read_low_dim(record, source),
             )
+
+    def holding(self) -> AbstractContextManager[None]:
+        """Within it numbers that were read stay in memory, all of them."""
+        return self._arrays.holding()
 
     def times(
         self, record: EpisodeRecord, source: ArraySource, unit_s: float

@@ -1,6 +1,7 @@
 """`train` and `check`: one list of requirements, and then a run or a report."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,15 +10,20 @@ from accelerate import Accelerator
 
 from data_tools.episode import Dataset
 from policy_ft.assemble.policies import descended, mapped, starting_policy
-from policy_ft.assemble.trainers import build_hooks, build_plan, build_trainer
+from policy_ft.assemble.trainers import (
+    build_hooks,
+    build_objectives,
+    build_plan,
+    build_trainer,
+    identity_of,
+)
 from policy_ft.checkpoints.load import load_policy
 from policy_ft.config.data import DataConfig
 from policy_ft.config.policy import PretrainedPolicy
 from policy_ft.config.run import RunConfig
 from policy_ft.data.motion import motion_remarks
-from policy_ft.data.opening import collect_missing, is_to_be_collected
-from policy_ft.data.soundness import data_to_check, require_sound_data
-from policy_ft.data.sources import fingerprints_by_source
+from policy_ft.data.opening import is_to_be_collected
+from policy_ft.data.soundness import data_to_check, survey
 from policy_ft.errors import Faults, UserError, describe, raise_faults
 from policy_ft.policy import Policy
 from policy_ft.preflight import (
@@ -26,6 +32,7 @@ from policy_ft.preflight import (
     require_fitting_data,
     require_loaded,
     require_parts,
+    require_read_columns,
     require_rollouts,
     require_speed_settings,
 )
@@ -39,7 +46,7 @@ from policy_ft.training.hooks import Hook
 from policy_ft.training.launch import start_accelerator
 from policy_ft.training.metrics import read_metrics, require_tensorboard
 from policy_ft.training.ownership import require_writable
-from policy_ft.training.state import RunIdentity, require_same_run
+from policy_ft.training.state import require_same_run
 from policy_ft.tuning.plan import TuningPlan
 
 Tell = Callable[[str], object]
@@ -76,25 +83,27 @@ def train(
     """
     config = config if env is None else _with_env(config, env)
     faults = Faults()
-    run = _Requirements(config, faults, start_accelerator(), resume, hooks)
-    run.of_directory()
-    raise_faults(faults.listed)
-    parts = run.met(policy, episodes, collects=True)
-    raise_faults(faults.listed)
-    assert parts is not None, "where nothing is wrong everything was built"
-    policy = parts.policy
-    if command:
-        policy = replace(policy, provenance={**policy.provenance, "command": command})
-    found = build_trainer(
-        config,
-        policy,
-        parts.episodes,
-        accelerator=run.accelerator,
-        plan=parts.plan,
-        hooks=hooks,
-        start=run.start,
-        resume=resume,
-    ).run()
+    with ExitStack() as held:
+        run = _Requirements(config, faults, start_accelerator(), held, resume, hooks)
+        run.of_directory()
+        raise_faults(faults.listed)
+        parts = run.met(policy, episodes, collects=True)
+        raise_faults(faults.listed)
+        assert parts is not None, "where nothing is wrong everything was built"
+        policy = parts.policy
+        if command:
+            policy = replace(policy, provenance={**policy.provenance, "command": command})
+        trainer = build_trainer(
+            config,
+            policy,
+            parts.episodes,
+            accelerator=run.accelerator,
+            plan=parts.plan,
+            hooks=hooks,
+            start=run.start,
+            resume=resume,
+        )
+    found = trainer.run()
     assert found.best is not None, "the last step is always measured"
     directory = Path(config.output_dir)
     return TrainResult(
@@ -119,9 +128,10 @@ def check(config: RunConfig, *, resume: bool = False, tell: Tell = lambda line: 
             tensors of a checkpoint, and settings that say less than they seem.
     """
     faults = Faults()
-    run = _Requirements(config, faults, start_accelerator(), resume, tell=tell)
-    run.of_directory()
-    run.met(None, None, collects=False)
+    with ExitStack() as held:
+        run = _Requirements(config, faults, start_accelerator(), held, resume, tell=tell)
+        run.of_directory()
+        run.met(None, None, collects=False)
     return faults.listed
 
 
@@ -149,11 +159,16 @@ class _Parts:
 
 @dataclass
 class _Requirements:
-    """Everything that must hold before the first step; what does not is gathered in `faults`."""
+    """Everything that must hold before the first step; what does not is gathered in `faults`.
+
+    Until `held` is closed the numbers of the data stay in memory: they are looked at, named by a
+    fingerprint and counted into statistics, and read once.
+    """
 
     config: RunConfig
     faults: Faults
     accelerator: Accelerator
+    held: ExitStack
     resume: bool
     hooks: Sequence[Hook] = ()
     tell: Tell = lambda line: None
@@ -196,17 +211,13 @@ class _Requirements:
 
     def _data(self, episodes: Dataset | None, *, collects: bool) -> Dataset | None:
         """The sound episodes."""
-        data, seed = self.config.data, self.config.seed
-        if episodes is not None:
-            given = episodes
-            self.faults.of(lambda: require_sound_data(data, given))
-            return episodes
-        with self.accelerator.main_process_first():
-            if is_to_be_collected(data):
-                if not collects:
-                    return None
-                collect_missing(data)
-            return data_to_check(data, seed, self.faults)
+        config = self.config
+        self.faults.of(lambda: require_read_columns(config.data, build_objectives(config)))
+        if episodes is None and not collects and is_to_be_collected(config.data):
+            return None
+        found = survey(config.data, config.seed, self.held, episodes)
+        self.faults.extend(found.faults)
+        return found.episodes
 
     def _policy(self, policy: Policy | None, episodes: Dataset | None) -> Policy | None:
         """The policy that is trained: given, gone on with, or that of the settings."""
@@ -231,12 +242,7 @@ class _Requirements:
 
     def _same_run(self, policy: Policy, episodes: Dataset, start: Path) -> None:
         """UserError where the settings or the data have changed since the run began."""
-        identity = RunIdentity(
-            self.config,
-            episodes.fingerprint,
-            fingerprints_by_source(episodes),
-            self.accelerator.num_processes,
-        )
+        identity = identity_of(self.config, episodes, self.accelerator)
         hooks = [hook.name for hook in (*build_hooks(self.config), *self.hooks)]
         require_same_run(identity, policy, hooks, start)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from data_tools.columns import fingerprint_with
 from data_tools.episode import Dataset
 from policy_ft.config.run import RunConfig
 from policy_ft.data.loader import BatchLoader
@@ -49,6 +50,17 @@ def build_plan(config: RunConfig, policy: Policy) -> TuningPlan:
     return plan_tuning(policy.model, phases, config.optimizer, names)
 
 
+def identity_of(config: RunConfig, episodes: Dataset, accelerator: Accelerator) -> RunIdentity:
+    """What a run is: its settings, the numbers of its data that it uses, and its processes."""
+    columns = config.data.columns
+    return RunIdentity(
+        config,
+        fingerprint_with(episodes, columns),
+        fingerprints_by_source(episodes, columns),
+        accelerator.num_processes,
+    )
+
+
 def build_trainer(
     config: RunConfig,
     policy: Policy,
@@ -82,9 +94,7 @@ def build_trainer(
     windows, held_out = training_and_validation(
         episodes, policy.transforms, config.data, config.seed
     )
-    identity = RunIdentity(
-        config, episodes.fingerprint, fingerprints_by_source(episodes), accelerator.num_processes
-    )
+    identity = identity_of(config, episodes, accelerator)
     return Trainer(
         policy=policy,
         plan=plan,

@@ -1,6 +1,7 @@
 """Transforms fitted to the training episodes: statistics of what the model will see."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from data_tools.mapping.columns import map_columns, map_faults
 from data_tools.stats import NormalizationStats, exact_stats, side_by_side
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.errors import raise_faults
+from policy_ft.ranks import of_first_rank
 from policy_ft.transforms import ModelShape, Statistics, Transforms, delta_pairs, restricted
 
 Rows = npt.NDArray[np.float64]
@@ -59,6 +61,8 @@ def fit_statistics(
 ) -> Statistics:
     """The statistics of these episodes' states and actions, as the model sees them.
 
+    Of several processes, which must all call this, the first computes, and tells the others.
+
     Args:
         config: column maps and delta actions.
         conventions: of the policy; the episodes' columns.
@@ -69,6 +73,18 @@ def fit_statistics(
     Raises:
         UserError: a column map or a delta action is not of these columns; all faults at once.
     """
+    return of_first_rank(
+        partial(_statistics, config, conventions, episodes, indices, action_horizon)
+    )
+
+
+def _statistics(
+    config: TransformsConfig,
+    conventions: Conventions,
+    episodes: Dataset,
+    indices: Sequence[int],
+    action_horizon: int,
+) -> Statistics:
     state_names, action_names = conventions.state.names, conventions.action.names
     raise_faults(
         [

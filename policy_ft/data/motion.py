@@ -12,6 +12,7 @@ from data_tools.stillness import floor
 from policy_ft.data.fitting import relative_to_start
 from policy_ft.data.sources import Source, sources_of, statistics_basis
 from policy_ft.errors import describe
+from policy_ft.ranks import of_first_rank
 from policy_ft.transforms import Transforms, delta_pairs
 from policy_ft.transforms.held import Part, model_motions
 
@@ -21,15 +22,20 @@ Rows = npt.NDArray[np.float64]
 _ELSEWHERE: Final = 10.0
 
 
-def held_motion_faults(episodes: Dataset, transforms: Transforms) -> Iterator[str]:
+def held_motion_faults(episodes: Dataset, transforms: Transforms) -> list[str]:
     """Actions that the policy holds and the data moves, or holds elsewhere.
 
-    None where the policy's statistics are of these data. Reads no image.
+    None where the policy's statistics are of these data. Reads no image. Of several processes,
+    which must all call this, the first looks and tells the others.
 
     Args:
         episodes: of one source or several, as the policy declares them.
         transforms: of the policy.
     """
+    return of_first_rank(lambda: [*_held_motion_faults(episodes, transforms)])
+
+
+def _held_motion_faults(episodes: Dataset, transforms: Transforms) -> Iterator[str]:
     held = np.flatnonzero(transforms.action_scaling.is_held).tolist()
     if not held or _is_fitted(episodes, transforms):
         return
@@ -45,11 +51,15 @@ def held_motion_faults(episodes: Dataset, transforms: Transforms) -> Iterator[st
             )
 
 
-def motion_remarks(episodes: Dataset, transforms: Transforms) -> Iterator[str]:
+def motion_remarks(episodes: Dataset, transforms: Transforms) -> list[str]:
     """What a person should know of columns that move in the data or in the statistics alone.
 
-    Arguments as `held_motion_faults`.
+    Arguments and processes as of `held_motion_faults`.
     """
+    return of_first_rank(lambda: [*_motion_remarks(episodes, transforms)])
+
+
+def _motion_remarks(episodes: Dataset, transforms: Transforms) -> Iterator[str]:
     is_fitted = _is_fitted(episodes, transforms)
     states, actions = transforms.conventions.state.names, transforms.conventions.action.names
     for source in sources_of(episodes):

@@ -1,25 +1,27 @@
 """Whether data is fit to train on: the doctor's errors, which `train` and `check` refuse alike."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from functools import cached_property, partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from data_tools.checks.leakage import RULES as SPLIT_RULES
 from data_tools.checks.table import UNUSABLE
-from data_tools.columns import WEIGHT, column_faults
+from data_tools.columns import WEIGHT, column_faults, fingerprint_with
 from data_tools.diagnosis import DataDiagnosis, diagnose
 from data_tools.doctor import examine, validate_split
-from data_tools.episode import Dataset
+from data_tools.episode import Dataset, holding_numbers
 from data_tools.finding import Finding
 from data_tools.fingerprint import fingerprint
 from data_tools.kept import KeptDataset
 from policy_ft.config.data import DataConfig, SelectionConfig
-from policy_ft.data.opening import open_data
-from policy_ft.data.sources import Mixture, Source, sources_of
+from policy_ft.data.opening import collect_missing, open_data
+from policy_ft.data.sources import Mixture, Source, fingerprints_by_source, sources_of
 from policy_ft.data.split import DividedDataset
 from policy_ft.errors import Faults, UserError, describe, raise_faults
+from policy_ft.ranks import of_first_rank
 
 _NONE: Final = np.zeros(0, np.int64)
 
@@ -32,6 +34,50 @@ class _SoundEpisodes(KeptDataset):
         """SHA-256 in hex over these episodes alone."""
         own = (self[index] for index in range(len(self)))
         return fingerprint(self.conventions, own)
+
+
+class Survey(NamedTuple):
+    """What one pass over the numbers of a run's data found.
+
+    Attributes:
+        episodes: the sound ones, whose fingerprint is known; None where too little is left.
+        faults: what is wrong with the others, with their division, or with a column.
+    """
+
+    episodes: Dataset | None
+    faults: list[str]
+
+
+def survey(
+    config: DataConfig, seed: int, held: ExitStack, episodes: Dataset | None = None
+) -> Survey:
+    """The data of a run, recorded where it may be, opened, looked at and fingerprinted.
+
+    Each number is read once.
+
+    Of several processes, which must all call this, the first does so and tells the others.
+
+    Args:
+        config: the settings of the data.
+        seed: of the run.
+        held: until it is closed the numbers stay in memory, for statistics of them.
+        episodes: looked at in place of what config names; nothing is left out of them.
+    """
+
+    def look() -> Survey:
+        faults, found = Faults(), episodes
+        if episodes is None:
+            collect_missing(config)
+            found = data_to_check(config, seed, faults, held)
+        else:
+            held.enter_context(holding_numbers(episodes))
+            faults.of(partial(require_sound_data, config, episodes))
+        if found is not None and not faults.listed:
+            fingerprints_by_source(found, config.columns)
+            fingerprint_with(found, config.columns)
+        return Survey(found, faults.listed)
+
+    return of_first_rank(look)
 
 
 def require_sound_data(config: DataConfig, episodes: Dataset) -> None:
@@ -51,7 +97,9 @@ def require_sound_data(config: DataConfig, episodes: Dataset) -> None:
     raise_faults(_shared(config, sources))
 
 
-def data_to_check(config: DataConfig, seed: int, faults: Faults) -> Dataset | None:
+def data_to_check(
+    config: DataConfig, seed: int, faults: Faults, held: ExitStack | None = None
+) -> Dataset | None:
     """The data without the episodes of which something is told; what is told is added to faults.
 
     So no fault of an episode is met again by those who go on with the others. Of data that does not
@@ -61,6 +109,7 @@ def data_to_check(config: DataConfig, seed: int, faults: Faults) -> Dataset | No
         config: the settings of the data.
         seed: of the run.
         faults: takes what is wrong.
+        held: until it is closed the numbers stay in memory.
 
     Returns:
         None where too little is left to go on with.
@@ -68,6 +117,8 @@ def data_to_check(config: DataConfig, seed: int, faults: Faults) -> Dataset | No
     episodes = faults.of(lambda: open_data(config, seed))
     if episodes is None:
         return _what_opens(config, faults)
+    if held is not None:
+        held.enter_context(holding_numbers(episodes))
     sound = []
     for source in sources_of(episodes):
         errors = faults.of(partial(_errors, config, source)) or []

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, Self
@@ -10,7 +11,7 @@ import numpy as np
 
 from data_tools.columns import WEIGHT, columns_of_all, fingerprint_with
 from data_tools.conventions import Conventions
-from data_tools.episode import Dataset, Episode, Inspected, task_of
+from data_tools.episode import Dataset, Episode, Inspected, holding_numbers, task_of
 from data_tools.kept import KeptDataset
 from data_tools.mapping.dataset import MappedDataset
 from data_tools.mapping.mapping import ConventionsMapping, mapping_faults
@@ -174,6 +175,10 @@ class Mixture:
             undeclared=tuple(text for each in found for text in each.undeclared),
             files=tuple(path for each in found for path in each.files),
         )
+
+    def holding(self) -> AbstractContextManager[object]:
+        """Within it numbers that were read stay in memory, all of them."""
+        return holding_numbers(*(source.episodes for source in self.sources))
 
     @cached_property
     def fingerprint(self) -> str:

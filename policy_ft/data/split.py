@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 
 from data_tools.columns import columns_of_all
 from data_tools.conventions import Conventions
-from data_tools.episode import Dataset, Episode, Inspected
+from data_tools.episode import Dataset, Episode, Inspected, holding_numbers
 from data_tools.rewrite.split import joined
 from policy_ft.data.noise import Purpose, generator
 from policy_ft.errors import UserError, describe
@@ -42,6 +43,10 @@ class DividedDataset:
     def inspected(self) -> Inspected:
         """What was learned about the files when they were opened."""
         return self.training.inspected
+
+    def holding(self) -> AbstractContextManager[object]:
+        """Within it numbers that were read stay in memory, all of them."""
+        return holding_numbers(self.training, self.validation)
 
     @cached_property
     def fingerprint(self) -> str:

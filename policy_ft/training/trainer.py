@@ -193,7 +193,9 @@ class Trainer:
             state.train_step += 1
             state.is_assessed = False
             told = self._hooks.after_step(state.train_step)
-        own = found.terms if len(found.terms) > 1 else {}
+        own = {} if len(found.terms) == 1 else {**found.terms}
+        if found.effective_samples is not None:
+            own["effective_samples"] = found.effective_samples
         state.recent.append({"loss": found.loss, "grad_norm": found.grad_norm, **own, **told})
 
     def _after_step(self) -> None:

@@ -192,6 +192,24 @@ def test_a_run_trains_with_weights_and_validates_without(weighted, run_config, t
     )
     losses = [[r["loss"] for r in run.metrics if r["kind"] == "train"] for run in (plain, other)]
     assert losses[0] != losses[1]
+    samples = [r.get("effective_samples") for r in other.metrics if r["kind"] == "train"]
+    assert all(1 <= each < 4 for each in samples), "the batch has 4 samples of unequal weight"
+    assert not any("effective_samples" in record for record in plain.metrics)
+    provenance = [
+        json.loads((run.last_checkpoint / "provenance.json").read_text()) for run in (plain, other)
+    ]
+    assert provenance[0]["data_fingerprint"] == weighted.fingerprint
+    assert provenance[1]["data_fingerprint"] != weighted.fingerprint
+
+
+def test_a_run_does_not_go_on_with_other_weights(weighted, run_config):
+    data = {"path": list(weighted.inspected.files), "columns": ["weight"]}
+    assemble.train(run_config(data=data, training={"steps": 1}))
+    weigh(weighted, [np.asarray(each) * 2 for each in GIVEN])
+    with pytest.raises(UserError, match="data: found fingerprint"):
+        assemble.train(run_config(data=data, training={"steps": 2}), resume=True)
+    weigh(weighted)
+    assemble.train(run_config(data=data, training={"steps": 2}), resume=True)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +229,23 @@ def test_weights_that_cannot_be_used_stop_a_run_that_asks_for_them_and_no_other(
         require_sound_data(config.data, episodes)
     assert any(message[:20] in fault for fault in assemble.check(config))
     require_sound_data(config.data.model_copy(update={"columns": ()}), episodes)
+
+
+def test_a_column_that_nothing_reads_is_refused(weighted, run_config):
+    config = run_config(data={"path": list(weighted.inspected.files), "columns": ["wieght"]})
+    found = "\n".join(assemble.check(config))
+    assert "data.columns: found ['wieght']; expected some of ['weight'], which" in found
+    assert "did you mean 'weight'?" in found
+
+
+def test_weights_that_play_no_part_are_told_by_check(weighted, run_config):
+    told = []
+    path = list(weighted.inspected.files)
+    assert assemble.check(run_config(data={"path": path}), tell=told.append) == []
+    assert any("data.columns [weight] would" in line for line in told)
+    told.clear()
+    assemble.check(run_config(data={"path": path, "columns": ["weight"]}), tell=told.append)
+    assert not any("weigh" in line for line in told)
 
 
 def test_a_source_without_the_column_is_named_with_the_way_to_give_it_one(mixed, old, tmp_path):
