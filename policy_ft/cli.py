@@ -10,7 +10,10 @@ from policy_ft.errors import UserError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
-RESUME_HINT = "; the run goes on with `policy-ft train ... --resume`"
+RESUME_HINTS = {
+    "train": "; the run goes on with `policy-ft train ... --resume`",
+    "eval": "; with --output, the evaluation goes on with the same command",
+}
 
 
 class Commands(LateGroup):
@@ -58,8 +61,7 @@ class Commands(LateGroup):
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(EXIT_USER_ERROR) from None
         except KeyboardInterrupt:
-            more = RESUME_HINT if ctx.invoked_subcommand == "train" else ""
-            print(f"stopped{more}", file=sys.stderr)
+            print(f"stopped{RESUME_HINTS.get(ctx.invoked_subcommand, '')}", file=sys.stderr)
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
 

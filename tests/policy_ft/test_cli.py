@@ -318,17 +318,24 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     assert call(*arguments).exit_code == 2
 
 
-@pytest.mark.parametrize(("command", "has_hint"), [("train", True), ("show", False)])
-def test_ctrl_c_speaks_of_resuming_to_who_trains(folder, monkeypatch, command, has_hint) -> None:
-    def interrupt(*_arguments: object) -> None:
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [("train", "train ... --resume"), ("eval", "goes on with the same command"), ("show", "")],
+)
+def test_ctrl_c_speaks_of_going_on_where_that_is_possible(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, command: str, hint: str
+) -> None:
+    def interrupt(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("policy_ft.commands.run.load_config", interrupt)
     monkeypatch.setattr("policy_ft.commands.show.read_config", interrupt)
+    monkeypatch.setattr("policy_ft.commands.evaluate.load_policy", interrupt)
     result = call(command, folder / "run.yaml")
     assert result.exit_code == 130
     assert result.stderr.startswith("stopped")
-    assert ("--resume" in result.stderr) == has_hint
+    assert hint in result.stderr
+    assert (result.stderr == "stopped\n") == (not hint)
 
 
 def test_module_runs_as_a_program(folder: Path) -> None:
