@@ -1,6 +1,7 @@
 """Environments in processes: what they do, and what becomes of episodes that go wrong."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 import venv
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +62,25 @@ def troubled(trouble: dict[int, str], seeds: Sequence[int] = range(4), **args: A
 
 @pytest.fixture(scope="module")
 def other_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a virtual environment that has everything of this one but our packages."""
+    """The interpreter of a virtual environment with what docs/evaluation.md asks, and MuJoCo."""
     folder = tmp_path_factory.mktemp("other") / "venv"
     venv.create(folder, symlinks=True)
     (site,) = folder.glob("lib/python*/site-packages")
-    places = [place for place in sys.path if place.endswith("-packages") or place.endswith(".deps")]
-    (site / "theirs.pth").write_text("\n".join(places) + "\n")
+    for requirement in ("numpy", "gymnasium", "pydantic", "mujoco"):
+        _link(requirement, site)
     return folder / "bin" / "python"
+
+
+def _link(distribution: str, site: Path) -> None:
+    """Everything that is installed with a distribution and with those it requires."""
+    found = metadata.distribution(distribution)
+    names = {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}
+    for name in names:
+        if not (site / name).exists():
+            (site / name).symlink_to(found.locate_file(name))
+    for requirement in found.requires or ():
+        if "extra ==" not in requirement and "python_version <" not in requirement:
+            _link(re.split(r"[^\w.-]", requirement)[0], site)
 
 
 @pytest.fixture
@@ -122,6 +136,7 @@ def test_a_process_of_another_interpreter_plays_the_same(
     )
     assert where.stdout.strip() == str(other_python.parents[1])
     assert "No module named 'eval_envs'" in where.stderr
+    assert not list(other_python.parents[1].glob("lib/python*/site-packages/torch*"))
     (tmp_path / "own.py").write_text(
         textwrap.dedent(
             f"""
