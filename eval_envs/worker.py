@@ -7,6 +7,7 @@ on a socket that it inherits, so a simulator may print what it likes.
 import faulthandler
 import os
 import select
+import signal
 import socket
 import threading
 
@@ -52,8 +53,8 @@ def _look(player: EpisodePlayer, message: Message) -> Look:
 
 
 def _end_with_evaluation(connection: socket.socket) -> None:
-    """Ends this process, whatever it is doing, when the one that started it is gone."""
+    """Ends this process and those it started when the one that started it is gone."""
     poll = select.poll()
     poll.register(connection, 0)  # a hang-up is told whatever is asked for
     poll.poll()
-    os._exit(1)
+    os.killpg(os.getpid(), signal.SIGKILL)

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from data_tools.errors import UserError, describe
@@ -30,7 +31,7 @@ class WorkerProcess:
     """One process, from its start to its end.
 
     What it prints is kept, and told only of an episode that is lost. It ends with this process,
-    also when that is killed.
+    also when that is killed, and what the simulator has started ends with it.
 
     Args:
         python: its interpreter; None for this one, with all that can be imported here.
@@ -113,8 +114,11 @@ class WorkerProcess:
         try:
             self._process.wait(max(patience_s, 0.0))
         except subprocess.TimeoutExpired:
+            self._process.kill()
+        code = self._process.wait()
+        with suppress(ProcessLookupError):  # as a rule the simulator has started nothing
             os.killpg(self._process.pid, signal.SIGKILL)
-        return self._process.wait()
+        return code
 
     def _told(self) -> str:
         """What it has printed since the episode was begun, the end of it."""

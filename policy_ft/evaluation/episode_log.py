@@ -81,11 +81,11 @@ class EpisodeLog:
 
     def add(self, record: EpisodeRecord) -> None:
         """One more episode; when this returns it is on the disk."""
-        if self._file is None:
-            name = f"episodes.rank{self._rank}.jsonl" if self._rank else EPISODES_FILE
-            self._file = (self.directory / name).open("ab", buffering=0)
+        name = f"episodes.rank{self._rank}.jsonl" if self._rank else EPISODES_FILE
         line = _line(record).encode()
         try:
+            if self._file is None:
+                self._file = (self.directory / name).open("ab", buffering=0)
             if self._file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())

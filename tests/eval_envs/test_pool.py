@@ -250,7 +250,8 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
         from eval_envs.pool import ProcessPool
         pool = ProcessPool(2)
         pool.begin(0, *seeded_suite({TROUBLED!r}, {{}}, [0]))
-        pool.begin(1, *seeded_suite({TROUBLED!r}, {{"trouble": {{"0": "hangs in reset"}}}}, [0]))
+        args = {{"trouble": {{"0": "hangs in reset"}}, "child": {str(tmp_path / "child")!r}}}
+        pool.begin(1, *seeded_suite({TROUBLED!r}, args, [0]))
         for place, _ in pool.answers():
             pids = [worker._process.pid for worker in pool._workers.values()]
             print(*pids, flush=True)
@@ -264,10 +265,24 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
         assert process.stdout is not None
         pids = [int(pid) for pid in process.stdout.readline().split()]
         assert len(pids) == 2
+        while not (tmp_path / "child").exists() or not (tmp_path / "child").read_text():
+            time.sleep(0.05)
+        pids.append(int((tmp_path / "child").read_text()))
         process.send_signal(signal.SIGKILL)
     until = time.monotonic() + 30
     while any(_is_alive(pid) for pid in pids):
         assert time.monotonic() < until, "a process outlived its evaluation"
+        time.sleep(0.05)
+
+
+def test_what_a_simulator_has_started_ends_with_it(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    with ProcessPool() as pool:
+        (answers,) = played(pool, troubled({0: "is killed in step"}, [0], child=str(child)))
+    assert isinstance(answers[-1], Lost)
+    until = time.monotonic() + 30
+    while _is_alive(int(child.read_text())):
+        assert time.monotonic() < until, "a child outlived its simulator"
         time.sleep(0.05)
 
 

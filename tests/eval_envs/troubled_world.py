@@ -3,7 +3,9 @@
 import faulthandler
 import os
 import signal
+import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -15,10 +17,14 @@ ENV = "tests.eval_envs.troubled_world:Troubled-v0"
 
 
 class Troubled(Point):
-    """Args: the trouble of an episode by its seed, and what kind of images it returns."""
+    """Args: an episode's trouble by its seed, the kind of images, a file for a child's id."""
 
-    def __init__(self, trouble: dict[str, str] | None = None, sees: str = "") -> None:
+    def __init__(
+        self, trouble: dict[str, str] | None = None, sees: str = "", child: str = ""
+    ) -> None:
         super().__init__()
+        if child:
+            Path(child).write_text(str(subprocess.Popen(["sleep", "3600"]).pid))
         print("a simulator that talks")
         self._troubles, self._sees = trouble or {}, sees
         self._trouble("make")
