@@ -47,10 +47,25 @@ def require_fitting_data(config: RunConfig, policy: Policy, episodes: Dataset) -
     raise_faults(mismatches)
     raise_faults(
         [
+            *_weightless(config, sources),
             *held_motion_faults(episodes, policy.transforms),
             *(fault for source in sources for fault in _window_faults(source, policy)),
         ]
     )
+
+
+def _weightless(config: RunConfig, sources: Sequence[Source]) -> Iterator[str]:
+    """Sources of which no window would be drawn, for all that are trained on weigh nothing."""
+    for source in sources if WEIGHT in config.data.columns else ():
+        kept, _ = source.split(config.data, config.seed)
+        chosen = (source.episodes[index] for index in kept)
+        if not any(each.column(WEIGHT)[each.starts()].any() for each in chosen):
+            yield describe(
+                f"{source.where}, column {WEIGHT!r}",
+                f"0 at every step of the {len(kept)} episodes that are trained on",
+                "a weight above 0",
+                "Correct the weights, or choose the episodes yourself (validation_mask).",
+            )
 
 
 def require_read_columns(config: DataConfig, objectives: Sequence[Objective]) -> None:

@@ -300,12 +300,15 @@ def _says_other(place: InPath, path: Path, target: Path) -> bool:
 
 
 def _is_same(ours: Episode, theirs: Episode, cameras: Sequence[str]) -> bool:
-    facts = ((each.instruction, each.is_success, each.num_steps) for each in (ours, theirs))
+    facts = (
+        (each.instruction, each.is_success, each.num_steps, each.columns) for each in (ours, theirs)
+    )
     if len(set(facts)) > 1:
         return False
     pairs: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = [
         (ours.state(), theirs.state()),
         (ours.actions(), theirs.actions()),
+        *((ours.column(name), theirs.column(name)) for name in ours.columns),
         *(
             (ours.image(camera, step), theirs.image(camera, step))
             for camera in cameras
@@ -315,7 +318,7 @@ def _is_same(ours: Episode, theirs: Episode, cameras: Sequence[str]) -> bool:
     times, expected = ours.times(), theirs.times()
     if times is not None and expected is not None:
         pairs.append((times, expected))
-    return all(np.array_equal(*pair) for pair in pairs)
+    return all(np.array_equal(*pair, equal_nan=True) for pair in pairs)
 
 
 def _copy_objects(source: Path, target: Path) -> None:

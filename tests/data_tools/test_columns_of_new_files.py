@@ -145,6 +145,20 @@ def test_repacked_and_merged_files_keep_columns(columned, tmp_path):
     assert weights_of(open_dataset(both)) == [*WEIGHTS, *WEIGHTS]
 
 
+def test_a_repair_that_gives_episodes_other_names_does_not_exchange_their_numbers(
+    robot_data, bare, tmp_path
+):
+    """demo_0, demo_1, demo_5 become demo_0, demo_1, demo_2, of which the sidecar says otherwise."""
+    with h5py.File(bare, "r+") as file:
+        file.move("data/demo_2", "data/demo_5")
+    said = "{weight: {episodes: {demo_0: 1, demo_1: 2, demo_2: 7, demo_5: 3}}}"
+    assert [each[0] for each in weights_of(open_dataset(declare(bare, said)))] == [1.0, 2.0, 3.0]
+    code, _, told = robot_data("validate", bare, "--fix", tmp_path / "fixed.hdf5")
+    assert code == 2
+    assert "demo_5: found a copy that is not read as this episode is" in told
+    assert not (tmp_path / "fixed.hdf5").exists()
+
+
 def test_a_merge_refuses_numbers_by_names_that_it_would_change(bare, tmp_path):
     other = tmp_path / "other.hdf5"
     other.write_bytes(bare.read_bytes())

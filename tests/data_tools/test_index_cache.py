@@ -5,6 +5,7 @@ import pickle
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -67,6 +68,30 @@ def test_a_second_opening_reads_no_header_and_learns_the_same(folder, scanned):
     assert scanned == ["part_0.hdf5", "part_1.hdf5"]
     assert facts(open_dataset(folder)) == first
     assert len(scanned) == 2
+
+
+def test_columns_come_out_of_the_index_as_they_went_in(folder, scanned):
+    """Some with a row a step, and one number of each episode from the sidecar."""
+    for number in range(2):
+        path = folder / f"part_{number}.hdf5"
+        with h5py.File(path, "r+") as file:
+            file["data/demo_1/columns/weight"] = np.arange(7.0)
+        sidecar = path.with_name(path.name + ".conventions.yaml")
+        sidecar.write_text("layout: {columns: {share: {episodes: {demo_0: 1.5, demo_1: 2}}}}\n")
+        settle(path)
+        settle(sidecar)
+    found = []
+    for _ in range(2):
+        dataset = open_dataset(folder)
+        episodes = [dataset[index] for index in range(4)]
+        named = [
+            (each.columns, [each.column(n).tolist() for n in each.columns]) for each in episodes
+        ]
+        found.append((dataset.columns, named))
+    assert len(scanned) == 2
+    assert found[0] == found[1]
+    assert found[0][0] == ("weight", "share")
+    assert found[0][1][3] == (("weight", "share"), [[*map(float, range(7))], [2.0] * 7])
 
 
 def test_only_changed_and_new_files_are_read_again(folder, scanned, conventions, make_episode):
