@@ -20,6 +20,7 @@ from policy_ft.evaluation.results import EpisodeRecord, EvaluationResult
 from policy_ft.evaluation.rollout import evaluate
 from tests.eval_envs.troubled_world import ENV as TROUBLED
 from tests.policy_ft.point_world import CONVENTIONS
+from tests.policy_ft.point_world import ENV as POINT
 
 CONDITIONS = {"weights_sha256": "abc", "replan_steps": 3}
 
@@ -140,6 +141,16 @@ def test_a_suite_may_grow(whole: bytes, tmp_path: Path) -> None:
     run(tmp_path, suite(range(2)))
     run(tmp_path, suite())
     assert written(tmp_path) == whole
+
+
+def test_a_suite_may_be_of_several_environments(whole: bytes, tmp_path: Path) -> None:
+    others = seeded_suite(POINT, {}, range(3))
+    mixed = [*suite(range(2)), *others, *suite(range(2, 6))]
+    result = run(tmp_path / "mixed", mixed, pool=ProcessPool(2))
+    lines = written(tmp_path / "mixed").splitlines(keepends=True)
+    assert b"".join([*lines[:2], *lines[5:]]) == whole
+    assert [episode.env_id for episode in result.episodes[2:5]] == [POINT] * 3
+    assert result.episodes[2:5] == run(None, others).episodes
 
 
 REFUSED = {
