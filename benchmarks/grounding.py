@@ -23,6 +23,7 @@ from policy_ft.checkpoints.native import weights_hash
 from policy_ft.evaluation.rollout import evaluate
 from policy_ft.evaluation.tables import HEADER, success_rows
 from policy_ft.execution.chunks import recorded_replan_steps
+from policy_ft.execution.executor import RecedingHorizon
 from policy_ft.execution.threads import ROLLOUT_THREADS
 
 CONTROLS = {
@@ -52,7 +53,7 @@ def main() -> None:
                 policy,
                 suite,
                 pool=pool,
-                replan_steps=recorded_replan_steps(policy.provenance),
+                executor=RecedingHorizon(recorded_replan_steps(policy.provenance)),
                 num_sampling_steps=policy.config.num_sampling_steps,
             )
     table = Table(*HEADER, title=f"{options.checkpoint}, {options.task}", title_justify="left")

@@ -23,6 +23,7 @@ from policy_ft.config.loader import load_config
 from policy_ft.evaluation.results import EvaluationResult
 from policy_ft.evaluation.rollout import evaluate
 from policy_ft.evaluation.tables import HEADER, success_rows
+from policy_ft.execution.executor import RecedingHorizon
 from policy_ft.execution.threads import ROLLOUT_THREADS
 from policy_ft.policy import Policy
 from policy_ft.training.directory import CONFIG_FILE
@@ -141,7 +142,7 @@ def measure(policy: Policy, family: str, episodes: int, replan_steps: int) -> Ev
             policy,
             seeded_suite("eval_envs:Tabletop-v0", {"task": family}, seeds),
             pool=pool,
-            replan_steps=replan_steps,
+            executor=RecedingHorizon(replan_steps),
             num_sampling_steps=policy.config.num_sampling_steps,
         )
 

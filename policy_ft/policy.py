@@ -1,6 +1,6 @@
 """A policy: a model with the transforms it was trained with. Observations in, robot actions out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -16,11 +16,14 @@ from data_tools.episode import Observation
 from policy_ft.config.base import Settings
 from policy_ft.config.model import ModelConfig
 from policy_ft.errors import UserError, describe, raise_faults
+from policy_ft.models.inputs import ModelInput
+from policy_ft.models.solvers import Euler, SampleRequest
 from policy_ft.models.vla import VLAModel
 from policy_ft.transforms import ModelShape, Transforms, stacked
 from policy_ft.transforms.checks import nonfinite_numbers
 
 MAX_LISTED_NAMES = 10
+OWN_WAY = SampleRequest()
 
 
 class Reshaped(NamedTuple):
@@ -187,38 +190,56 @@ class Policy:
         transforms = replace(self.transforms, conventions=conventions)
         return replace(self, transforms=transforms, load_report=report)
 
+    def encode(self, observations: Sequence[Observation]) -> ModelInput:
+        """What the model reads of b observations, on its device.
+
+        Raises:
+            UserError: an observation does not meet the conventions, or there is none.
+        """
+        if not observations:
+            remedy = "Give a list of one Observation a robot."
+            raise UserError(describe("observations", "none", "at least one", remedy))
+        seen = zip(observations, _places(len(observations)), strict=True)
+        samples = stacked([self.transforms.encode(each, where=place) for each, place in seen])
+        return self.transforms.encode_batch(samples, self.device)
+
+    def sample(self, inputs: ModelInput, request: SampleRequest = OWN_WAY) -> Tensor:
+        """float[b, h, a], normalized chunks for encoded observations, in the policy's precision.
+
+        Args:
+            inputs: b observations.
+            request: how to draw them.
+        """
+        noise = request.noise
+        if noise is not None:
+            noise = torch.as_tensor(noise, dtype=torch.float32, device=self.device)
+        solver = request.solver or Euler(self.config.num_sampling_steps)
+        real_columns = torch.as_tensor(self.transforms.action_dim_mask, device=self.device)
+        with torch.no_grad(), self.model.evaluating(), self._autocast():
+            return self.model.sample_actions(inputs, noise, solver, real_columns)
+
     def act(
-        self,
-        observations: Sequence[Observation],
-        noise: npt.NDArray[np.float32] | Tensor | None = None,
-        num_steps: int | None = None,
+        self, observations: Sequence[Observation], request: SampleRequest = OWN_WAY
     ) -> list[npt.NDArray[np.float32]]:
         """An action chunk float32[h, A] for each observation, in the robot's own units.
 
-        Threads may call it side by side, unless one of them trains the model; with `noise` given,
+        Threads may call it side by side, unless one of them trains the model; with noise given,
         each gets the bits that it would get alone.
 
         Args:
             observations: b of them, at least one.
-            noise: float32[b, h, a], where the flow starts; torch's global generator draws it when
-                it is not given.
-            num_steps: Euler steps from noise to actions; the model's own number when not given.
+            request: how to draw the chunks.
 
         Raises:
-            UserError: an observation does not meet the conventions, noise or num_steps are not as
-                above, or an action would not be finite: none is returned then.
+            UserError: an observation does not meet the conventions, the noise has another shape, or
+                an action would not be finite: none is returned then.
         """
-        steps = self.config.num_sampling_steps if num_steps is None else num_steps
-        if noise is not None:
-            noise = torch.as_tensor(noise, dtype=torch.float32, device=self.device)
-        raise_faults(self._request_faults(len(observations), noise, steps))
-        places = _places(len(observations))
-        seen = list(zip(observations, places, strict=True))
-        samples = stacked([self.transforms.encode(each, where=place) for each, place in seen])
-        inputs = self.transforms.encode_batch(samples, self.device)
-        real_columns = torch.as_tensor(self.transforms.action_dim_mask, device=self.device)
-        with torch.no_grad(), self.model.evaluating(), self._autocast():
-            chunks = self.model.sample_actions(inputs, noise, steps, real_columns)
+        shape, noise = (len(observations), *self.chunk_shape), request.noise
+        if noise is not None and tuple(noise.shape) != shape:
+            remedy = "Draw standard normal numbers of that shape, or leave noise out."
+            expected = f"{list(shape)}: observations, steps, columns"
+            raise UserError(describe("noise", f"the shape {list(noise.shape)}", expected, remedy))
+        chunks = self.sample(self.encode(observations), request)
         normalized = chunks.float().cpu().numpy()
         decode = self.transforms.decode
         with np.errstate(over="ignore", invalid="ignore"):  # told below, with its cause
@@ -227,36 +248,25 @@ class Policy:
         bad = {index: nonfinite_numbers(each, names) for index, each in enumerate(actions)}
         if any(bad.values()):
             expected, remedy = "finite numbers for a robot", self._overflow(normalized, noise)
-            raise UserError(
-                [
-                    describe(f"actions for observation {index}", found, expected, remedy)
-                    for index, found in bad.items()
-                    if found
-                ]
+            raise_faults(
+                describe(f"actions for observation {index}", found, expected, remedy)
+                for index, found in bad.items()
+                if found
             )
         return actions
 
-    def _request_faults(self, count: int, noise: Tensor | None, steps: int) -> Iterator[str]:
-        if not count:
-            remedy = "Give a list of one Observation a robot."
-            yield describe("observations", "none", "at least one", remedy)
-        shape = (count, *self.chunk_shape)
-        if noise is not None and noise.shape != shape:
-            remedy = "Draw standard normal numbers of that shape, or leave noise out."
-            expected = f"{list(shape)}: observations, steps, columns"
-            yield describe("noise", f"the shape {list(noise.shape)}", expected, remedy)
-        if steps < 1:
-            remedy = "Leave it out, or give the Euler steps from noise to actions."
-            yield describe("num_steps", str(steps), "at least 1", remedy)
-
-    def _overflow(self, normalized: npt.NDArray[np.float32], noise: Tensor | None) -> str:
+    def _overflow(
+        self,
+        normalized: npt.NDArray[np.float32],
+        noise: npt.NDArray[np.float32] | Tensor | None,
+    ) -> str:
         """What most likely made actions that are not finite, and what to do about it.
 
         Args:
             normalized: float32[b, h, a], what the model predicted.
             noise: float32[b, h, a], where it started, as far as it was given.
         """
-        if noise is not None and not noise.isfinite().all():
+        if noise is not None and not torch.as_tensor(noise).isfinite().all():
             return "The noise that was given is not finite: give standard normal numbers."
         own = self.model.state_dict().items()
         bad = [n for n, each in own if each.is_floating_point() and not each.isfinite().all()]

@@ -36,6 +36,7 @@ from policy_ft.evaluation.rollout import evaluate
 from policy_ft.evaluation.tables import HEADER, family_table, success_rows
 from policy_ft.evaluation.videos import film
 from policy_ft.execution.chunks import recorded_replan_steps
+from policy_ft.execution.executor import RecedingHorizon
 from policy_ft.execution.threads import rollout_threads
 from policy_ft.policy import Policy
 from policy_ft.training.directory import TrainResult
@@ -230,16 +231,13 @@ def _evaluate_all(
         "old_tasks_before": (before, OLD_TASKS),
         "old_tasks_after": (after, OLD_TASKS),
     }
-    results = {}
+    executor, results = RecedingHorizon(recorded_replan_steps(after.provenance)), {}
     for name, (policy, task) in plan.items():
         suite = seeded_suite(recipe.env, {**recipe.env_args, "task": task}, seeds)
         with LocalPool(NUM_ENVS) as pool:
+            steps = policy.config.num_sampling_steps
             results[name] = evaluate(
-                policy,
-                suite,
-                pool=pool,
-                replan_steps=recorded_replan_steps(after.provenance),
-                num_sampling_steps=policy.config.num_sampling_steps,
+                policy, suite, pool=pool, executor=executor, num_sampling_steps=steps
             )
         print_table(family_table(f"{name.replace('_', ' ')}: {task}", results[name]), console)
     return Evaluations(**results)

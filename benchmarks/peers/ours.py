@@ -12,6 +12,7 @@ from policy_ft.checkpoints.names import NAMES
 from policy_ft.config.model import ModelConfig
 from policy_ft.models.build import build_model
 from policy_ft.models.inputs import ModelInput, trimmed_prompt_length
+from policy_ft.models.solvers import Euler
 from policy_ft.models.vla import VLAModel
 
 
@@ -56,7 +57,7 @@ class Ours:
         """Ten steps of sampling."""
         model, stored = self._loaded(), self._batch(batch)
         inputs = model_input(stored)
-        return sampling(model, lambda: model.sample_actions(inputs, stored["noise"], 10))
+        return sampling(model, lambda: model.sample_actions(inputs, stored["noise"], Euler(10)))
 
     def _batch(self, path: Path) -> dict[str, Tensor]:
         return {name: tensor.to(self.device) for name, tensor in load_file(path).items()}

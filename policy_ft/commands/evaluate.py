@@ -27,6 +27,7 @@ from policy_ft.evaluation.rollout import ALONE, Ranks, evaluate
 from policy_ft.evaluation.tables import family_table
 from policy_ft.evaluation.videos import choose_episodes, film, require_cameras
 from policy_ft.execution.chunks import recorded_replan_steps
+from policy_ft.execution.executor import RecedingHorizon
 from policy_ft.execution.threads import rollout_threads
 from policy_ft.policy import Policy
 from policy_ft.training.launch import start_accelerator
@@ -150,11 +151,15 @@ def _evaluate(
     output: Path | None,
 ) -> EvaluationResult:
     """The result, with a progress bar, and every episode in the output directory as it ends."""
-    steps = {"replan_steps": replan_steps, "num_sampling_steps": policy.config.num_sampling_steps}
+    num_sampling_steps = policy.config.num_sampling_steps
     with ExitStack() as stack:
         log = None
         if output is not None:
-            conditions: dict[str, JsonValue] = {**_identity(policy), **steps}
+            conditions: dict[str, JsonValue] = {
+                **_identity(policy),
+                "replan_steps": replan_steps,
+                "num_sampling_steps": num_sampling_steps,
+            }
             log = stack.enter_context(EpisodeLog(output, conditions, ranks.process_index))
         progress = stack.enter_context(_progress(is_shown=ranks.process_index == 0))
         bar = progress.add_task("episodes", total=len(suite))
@@ -162,7 +167,8 @@ def _evaluate(
             policy,
             suite,
             pool=pool,
-            **steps,
+            executor=RecedingHorizon(replan_steps),
+            num_sampling_steps=num_sampling_steps,
             log=log,
             ranks=ranks,
             on_episode=lambda _: progress.advance(bar, ranks.num_processes),
@@ -190,7 +196,7 @@ def _with_actions(result: EvaluationResult, policy: Policy, pool: Pool) -> Evalu
             policy,
             [result.episodes[place].spec for place in places],
             pool=pool,
-            replan_steps=result.replan_steps,
+            executor=RecedingHorizon(result.replan_steps),
             num_sampling_steps=result.num_sampling_steps,
         )
         for place, executed in zip(places, again.actions, strict=True):

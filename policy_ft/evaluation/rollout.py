@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Protocol
 
@@ -20,6 +21,8 @@ from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.evaluation.episode_log import EpisodeLog
 from policy_ft.evaluation.results import EpisodeRecord, EvaluationResult
 from policy_ft.execution.chunks import ChunkPolicy, plan_chunks
+from policy_ft.execution.executor import Executor
+from policy_ft.models.solvers import Euler
 
 FloatArray = npt.NDArray[np.float32]
 Played = tuple[EpisodeRecord, FloatArray | None]
@@ -50,7 +53,7 @@ def evaluate(
     suite: Sequence[EpisodeSpec],
     *,
     pool: Pool,
-    replan_steps: int,
+    executor: Executor,
     num_sampling_steps: int,
     log: EpisodeLog | None = None,
     ranks: Ranks = ALONE,
@@ -69,7 +72,7 @@ def evaluate(
         policy: predicts chunks in the units its conventions declare.
         suite: distinct episodes.
         pool: where they are played.
-        replan_steps: actions executed before the policy looks again.
+        executor: which actions of the chunks are executed; each place of the pool has its own copy.
         num_sampling_steps: Euler steps of the flow.
         log: where records are written as episodes end, and those of before are read; None keeps
             them in memory alone.
@@ -94,7 +97,7 @@ def evaluate(
         on_episode(record)
     left = [place for place in range(len(suite)) if place not in known]
     share = {place: suite[place] for place in left[ranks.process_index :: ranks.num_processes]}
-    run = _Run(policy, pool, replan_steps, num_sampling_steps)
+    run = _Run(policy, pool, executor, num_sampling_steps)
     done = known | _on_every_rank(ranks, lambda: dict(run.play(share, keep)))
     result = run.result([done[place] for place in range(len(suite))], time.perf_counter() - start)
     if log is not None and ranks.process_index == 0:
@@ -171,10 +174,10 @@ class _Run:
     """A policy in the places of a pool."""
 
     def __init__(
-        self, policy: ChunkPolicy, pool: Pool, replan_steps: int, num_sampling_steps: int
+        self, policy: ChunkPolicy, pool: Pool, executor: Executor, num_sampling_steps: int
     ) -> None:
-        self._policy, self._pool = policy, pool
-        self._replan_steps, self._num_sampling_steps = replan_steps, num_sampling_steps
+        self._policy, self._pool, self._executor = policy, pool, executor
+        self._solver = Euler(num_sampling_steps)
         self._agreeing: list[Conventions] = []
 
     def play(
@@ -188,7 +191,7 @@ class _Run:
         def begin_next(place: int) -> None:
             if waiting[place]:
                 spec = share[waiting[place][0]]
-                running[place] = _Rollout(spec)
+                running[place] = _Rollout(spec, deepcopy(self._executor))
                 self._pool.begin(place, spec)
 
         for place in range(num_envs):
@@ -207,8 +210,8 @@ class _Run:
         """The records and actions of the suite's episodes, and how they were run."""
         return EvaluationResult(
             num_envs=self._pool.num_envs,
-            replan_steps=self._replan_steps,
-            num_sampling_steps=self._num_sampling_steps,
+            replan_steps=self._executor.replan_steps,
+            num_sampling_steps=self._solver.num_steps,
             wall_s=wall_s,
             episodes=tuple(record for record, _ in played),
             actions=tuple(actions for _, actions in played),
@@ -237,8 +240,7 @@ class _Run:
             [rollout.observation for rollout in rollouts],
             [rollout.spec.seed for rollout in rollouts],
             [rollout.num_chunks for rollout in rollouts],
-            replan_steps=self._replan_steps,
-            num_sampling_steps=self._num_sampling_steps,
+            self._solver,
         )
         for (place, rollout), chunk in zip(running.items(), chunks, strict=True):
             self._pool.execute(place, rollout.send(chunk))
@@ -254,8 +256,10 @@ class _Rollout:
         is_over: whether it has ended or was lost.
     """
 
-    def __init__(self, spec: EpisodeSpec) -> None:
+    def __init__(self, spec: EpisodeSpec, executor: Executor) -> None:
         self.spec = spec
+        executor.reset(spec.seed)
+        self._executor = executor
         self.observation: Observation
         self.num_chunks, self.is_over = 0, False
         self._sent: list[FloatArray] = []
@@ -265,10 +269,12 @@ class _Rollout:
         self._lost: Lost | None = None
 
     def send(self, chunk: FloatArray) -> FloatArray:
-        """The same chunk, which is executed next."""
-        self._sent.append(chunk)
+        """The actions that are executed next; the simulator has waited for the chunk."""
+        now = len(self._rewards)
+        self._executor.push(chunk, observed_at=now, now=now)
+        self._sent.append(self._executor.pop(self._executor.num_ready))
         self.num_chunks += 1
-        return chunk
+        return self._sent[-1]
 
     def take(self, answer: Look | Lost, cameras: Sequence[str]) -> None:
         """Go on with what came of the reset or the last chunk; the policy sees these cameras."""

@@ -1,8 +1,8 @@
-"""How predicted action chunks become control steps, in rollouts and on robots.
+"""Asking a policy for action chunks, of several robots or environments at once.
 
-A policy predicts `action_horizon` actions and the first `replan_steps` of them are executed before
-it looks again. Executing another share than the one a policy was selected with moves success by
-tens of points, so the number is always explicit.
+A policy predicts `action_horizon` actions, of which an executor executes the first `replan_steps`
+before it looks again. Executing another share than the one a policy was selected with moves success
+by tens of points, so the number is always explicit.
 """
 
 import re
@@ -16,6 +16,7 @@ from data_tools.conventions import Conventions
 from data_tools.episode import Observation
 from policy_ft.data.noise import rollout_noise
 from policy_ft.errors import UserError, describe, raise_faults
+from policy_ft.models.solvers import SampleRequest, Solver
 from policy_ft.transforms.checks import nonfinite_numbers
 
 FloatArray = npt.NDArray[np.float32]
@@ -33,14 +34,13 @@ class ChunkPolicy(Protocol):
         """(h, a): shape of the noise of one chunk; a may exceed the robot's action columns."""
 
     def act(
-        self, observations: Sequence[Observation], noise: FloatArray, num_steps: int
+        self, observations: Sequence[Observation], request: SampleRequest
     ) -> Sequence[FloatArray]:
         """One chunk float32[h, a] in the robot's own units for each observation.
 
         Args:
             observations: what is seen now, of b robots.
-            noise: float32[b, h, a], the start of the flow.
-            num_steps: Euler steps of the flow.
+            request: how to draw the chunks; its noise is given.
         """
 
 
@@ -68,34 +68,21 @@ def plan_chunks(
     observations: Sequence[Observation],
     episode_seeds: Sequence[int],
     chunk_indices: Sequence[int],
-    *,
-    replan_steps: int,
-    num_sampling_steps: int,
+    solver: Solver,
 ) -> list[FloatArray]:
-    """The actions to execute now, float32[replan_steps, a] an episode, from one call of the policy.
+    """A chunk float32[h, a] for each episode, from one call of the policy.
 
     Args:
         policy: predicts the chunks.
         observations: what is seen now in each of b episodes.
         episode_seeds: the seed of each episode.
         chunk_indices: how many chunks each episode has executed before.
-        replan_steps: actions executed before the policy looks again.
-        num_sampling_steps: Euler steps of the flow.
+        solver: of the flow.
 
     Raises:
-        UserError: the policy predicts fewer than `replan_steps` actions, refuses to act, or gives
-            numbers that are not finite; names the episodes.
+        UserError: the policy refuses to act, or gives numbers that are not finite; names the
+            episodes.
     """
-    horizon = policy.chunk_shape[0]
-    if not 1 <= replan_steps <= horizon:
-        raise UserError(
-            describe(
-                "replan_steps",
-                str(replan_steps),
-                f"1 to {horizon}, the actions the policy predicts at a time",
-                f"Set replan_steps to at most {horizon}.",
-            )
-        )
     noise = np.stack(
         [
             rollout_noise(seed, index, policy.chunk_shape)
@@ -107,11 +94,11 @@ def plan_chunks(
         for seed, index in zip(episode_seeds, chunk_indices, strict=True)
     ]
     try:
-        chunks = policy.act(observations, noise=noise, num_steps=num_sampling_steps)
+        chunks = policy.act(observations, SampleRequest(noise, solver))
     except UserError as error:
         raise UserError([_placed(fault, places) for fault in error.faults]) from None
     raise_faults(_nonfinite(chunks, places, policy.conventions.action.names))
-    return [chunk[:replan_steps] for chunk in chunks]
+    return list(chunks)
 
 
 def _placed(fault: str, places: Sequence[str]) -> str:

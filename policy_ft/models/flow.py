@@ -6,8 +6,6 @@ al. 2023; Black et al.
 weights). Said once, here: time 1 is noise, time 0 is data.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -33,23 +31,6 @@ def interpolate(actions: Tensor, noise: Tensor, time: Tensor) -> Tensor:
     """
     t = time[..., None] if time.ndim == 3 else time[:, :, None, None]
     return t * noise + (1.0 - t) * actions
-
-
-def integrate(
-    velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, num_steps: int
-) -> Tensor:
-    """Euler steps from noise at time 1 to actions at time 0.
-
-    Args:
-        velocity: (x float[b, h, a], time float32[b]) -> float[b, h, a].
-        noise: float32[b, h, a].
-        num_steps: steps of equal length; ten in pi0.
-    """
-    x = noise
-    for step in range(num_steps):
-        time = torch.full(x.shape[:1], 1.0 - step / num_steps, dtype=torch.float32, device=x.device)
-        x = x - velocity(x, time).to(x.dtype) / num_steps
-    return x
 
 
 def time_embedding(

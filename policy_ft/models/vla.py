@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from policy_ft.models.backbones.backbone import Backbone, Feature
 from policy_ft.models.batch import Batch
 from policy_ft.models.expert import ActionExpert
-from policy_ft.models.flow import integrate
 from policy_ft.models.inputs import ModelInput
 from policy_ft.models.objective import Objective, Term, terms_of
 from policy_ft.models.prefix import Prefix
+from policy_ft.models.solvers import Euler, Solver
 from policy_ft.models.turns import EvaluationMode
 
 
@@ -69,7 +69,7 @@ class VLAModel(nn.Module):
         self,
         inputs: ModelInput,
         noise: Tensor | None = None,
-        num_steps: int = 10,
+        solver: Solver | None = None,
         real_columns: Tensor | None = None,
     ) -> Tensor:
         """float32[b, h, a], normalized action chunks; zero in the columns that are padding.
@@ -81,7 +81,7 @@ class VLAModel(nn.Module):
             inputs: b observations.
             noise: float32[b, h, a], the start of the flow; drawn from torch's generator when not
                 given.
-            num_steps: Euler steps.
+            solver: of the flow; ten Euler steps when not given.
             real_columns: bool[a], False where training padded; all True when not given.
         """
         if noise is None:
@@ -92,7 +92,7 @@ class VLAModel(nn.Module):
             learned = self.expert.velocity(context, inputs.state, x[:, None], time[:, None])[:, 0]
             return learned if real_columns is None else learned.where(real_columns, noise)
 
-        return integrate(velocity, noise, num_steps)
+        return (solver or Euler(10))(velocity, noise)
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Evaluation mode inside the block, for any number of threads; then as before."""

@@ -6,6 +6,7 @@ from eval_envs.episodes import seeded_suite
 from eval_envs.pool import LocalPool
 from policy_ft.config.run import EvaluationConfig
 from policy_ft.evaluation.rollout import evaluate
+from policy_ft.execution.executor import RecedingHorizon
 from policy_ft.policy import Policy
 
 
@@ -27,7 +28,7 @@ def success_in_rollouts(
             policy,
             seeded_suite(config.env, config.env_args, seeds),
             pool=pool,
-            replan_steps=config.replan_steps,
+            executor=RecedingHorizon(config.replan_steps),
             num_sampling_steps=policy.config.num_sampling_steps,
             ranks=accelerator,
         )

@@ -18,6 +18,7 @@ from policy_ft.data.noise import Purpose, flow_noise
 from policy_ft.data.windows import WindowDataset
 from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.models.objective import Objective
+from policy_ft.models.solvers import SampleRequest
 from policy_ft.policy import Policy
 from policy_ft.training.step import autocast, row_sums, to_device
 from policy_ft.transforms import stacked
@@ -138,15 +139,7 @@ class Validation:
 
     def _action_sums(self, policy: Policy, samples: dict[str, Tensor]) -> _Sums:
         batch = to_device(samples, policy.transforms, self._accelerator.device)
-        with autocast(self._accelerator.device, self._dtype):
-            chunks = policy.model.sample_actions(
-                batch.inputs,
-                noise=batch.noise[:, 0],
-                num_steps=policy.config.num_sampling_steps,
-                real_columns=torch.as_tensor(
-                    policy.transforms.action_dim_mask, device=batch.noise.device
-                ),
-            )
+        chunks = policy.sample(batch.inputs, SampleRequest(noise=batch.noise[:, 0]))
         valid = batch.valid[:, 0]
         errors = (chunks.float() - batch.actions).square().masked_fill(~valid, 0.0)
         total = errors.sum(dtype=torch.float64)

@@ -22,6 +22,7 @@ from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import save_policy, weights_hash
 from policy_ft.checkpoints.weights import read_weights, write_weights
 from policy_ft.errors import UserError
+from policy_ft.models.solvers import Euler, SampleRequest
 
 
 @pytest.fixture
@@ -47,7 +48,9 @@ def test_a_loaded_policy_acts_bit_for_bit_like_the_saved_one(policy, checkpoint,
     noise = np.random.default_rng(1).normal(size=(2, 4, 4)).astype(np.float32)
     loaded = policy_ft.load_policy(checkpoint)
     for ours, theirs in zip(
-        policy.act(observations, noise), loaded.act(observations, noise), strict=True
+        policy.act(observations, SampleRequest(noise)),
+        loaded.act(observations, SampleRequest(noise)),
+        strict=True,
     ):
         assert ours.shape == (4, 3)
         assert ours.dtype == np.float32
@@ -59,11 +62,11 @@ def test_a_loaded_policy_acts_bit_for_bit_like_the_saved_one(policy, checkpoint,
 
 def test_acting_depends_on_what_is_seen_and_said(policy, observations):
     noise = np.zeros((1, 4, 4), np.float32)
-    (reference,) = policy.act(observations[:1], noise)
+    (reference,) = policy.act(observations[:1], SampleRequest(noise))
     other_text = replace(observations[0], instruction=observations[1].instruction)
     dark = {name: np.zeros_like(image) for name, image in observations[0].images.items()}
     for changed in (other_text, replace(observations[0], images=dark)):
-        assert not np.array_equal(policy.act([changed], noise)[0], reference)
+        assert not np.array_equal(policy.act([changed], SampleRequest(noise))[0], reference)
 
 
 def test_acting_leaves_a_training_model_in_training(policy, observations):
@@ -74,9 +77,11 @@ def test_acting_leaves_a_training_model_in_training(policy, observations):
 
 def test_the_number_of_euler_steps_is_the_models_own_unless_given(policy, observations):
     noise = np.ones((1, 4, 4), np.float32)
-    (own,) = policy.act(observations[:1], noise)
-    np.testing.assert_array_equal(policy.act(observations[:1], noise, num_steps=2)[0], own)
-    assert not np.array_equal(policy.act(observations[:1], noise, num_steps=7)[0], own)
+    (own,) = policy.act(observations[:1], SampleRequest(noise))
+    np.testing.assert_array_equal(
+        policy.act(observations[:1], SampleRequest(noise, Euler(2)))[0], own
+    )
+    assert not np.array_equal(policy.act(observations[:1], SampleRequest(noise, Euler(7)))[0], own)
 
 
 def test_a_policy_in_bfloat16_acts_nearly_the_same(policy, checkpoint, observations):
@@ -89,7 +94,9 @@ def test_a_policy_in_bfloat16_acts_nearly_the_same(policy, checkpoint, observati
     assert dtypes.pop("language.embed") == {torch.bfloat16}
     assert dtypes.pop("heads.action_out") == {torch.float32}
     for ours, theirs in zip(
-        policy.act(observations, noise), low.act(observations, noise), strict=True
+        policy.act(observations, SampleRequest(noise)),
+        low.act(observations, SampleRequest(noise)),
+        strict=True,
     ):
         np.testing.assert_allclose(ours, theirs, atol=0.1)
 
@@ -274,7 +281,7 @@ def test_acting_leaves_every_module_in_its_own_mode(policy, observations):
 def test_what_the_model_predicts_in_padded_columns_changes_no_action(policy, observations):
     """The model's fourth action column is padding."""
     noise = np.random.default_rng(1).normal(size=(2, 4, 4)).astype(np.float32)
-    before = policy.act(observations, noise)
+    before = policy.act(observations, SampleRequest(noise))
     with torch.no_grad():
         policy.model.expert.action_out_proj.weight[3].mul_(100.0)
-    np.testing.assert_array_equal(policy.act(observations, noise), before)
+    np.testing.assert_array_equal(policy.act(observations, SampleRequest(noise)), before)

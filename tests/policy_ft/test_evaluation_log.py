@@ -18,6 +18,8 @@ from policy_ft.errors import UserError
 from policy_ft.evaluation.episode_log import EpisodeLog
 from policy_ft.evaluation.results import EpisodeRecord, EvaluationResult
 from policy_ft.evaluation.rollout import evaluate
+from policy_ft.execution.executor import RecedingHorizon
+from policy_ft.models.solvers import SampleRequest
 from tests.eval_envs.troubled_world import ENV as TROUBLED
 from tests.policy_ft.point_world import CONVENTIONS
 from tests.policy_ft.point_world import ENV as POINT
@@ -33,11 +35,9 @@ class Wanderer:
     chunk_shape: tuple[int, int] = (4, 2)
     calls: int = 0
 
-    def act(
-        self, observations: Sequence[Observation], noise: np.ndarray, num_steps: int
-    ) -> list[np.ndarray]:
+    def act(self, observations: Sequence[Observation], request: SampleRequest) -> list[np.ndarray]:
         self.calls += 1
-        return list(np.clip(noise, -1, 1))
+        return list(np.clip(request.noise, -1, 1))
 
 
 def suite(
@@ -59,7 +59,7 @@ def run(
         played_in = stack.enter_context(pool or LocalPool(2))
         log = None if folder is None else stack.enter_context(EpisodeLog(folder, conditions))
         policy = options.pop("policy", Wanderer())
-        steps = {"replan_steps": 3, "num_sampling_steps": 1}
+        steps = {"executor": RecedingHorizon(3), "num_sampling_steps": 1}
         return evaluate(policy, episodes, pool=played_in, log=log, **steps, **options)
 
 
@@ -184,7 +184,7 @@ def test_another_evaluation_in_the_directory_is_refused(
 
 
 def test_a_directory_that_a_mistake_left_behind_is_used(whole: bytes, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"replan_steps": 5, "num_sampling_steps": 1}
+    options: dict[str, Any] = {"executor": RecedingHorizon(5), "num_sampling_steps": 1}
     with (
         EpisodeLog(tmp_path, {"replan_steps": 5}) as log,
         LocalPool() as pool,

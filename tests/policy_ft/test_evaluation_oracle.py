@@ -21,6 +21,8 @@ from eval_envs.episodes import seeded_suite
 from eval_envs.making import make_env
 from eval_envs.pool import LocalPool
 from policy_ft.evaluation.rollout import evaluate
+from policy_ft.execution.executor import RecedingHorizon
+from policy_ft.models.solvers import SampleRequest
 
 ENV = "eval_envs:Tabletop-v0"
 
@@ -43,9 +45,7 @@ class OraclePolicy:
     conventions: Conventions
     chunk_shape: tuple[int, int] = (1, 4)
 
-    def act(
-        self, observations: Sequence[Observation], noise: np.ndarray, num_steps: int
-    ) -> list[np.ndarray]:
+    def act(self, observations: Sequence[Observation], request: SampleRequest) -> list[np.ndarray]:
         with torch.inference_mode():
             actions = self.net(torch.from_numpy(np.stack([each.state for each in observations])))
         return list(actions.clamp(-1, 1).numpy()[:, None])
@@ -91,5 +91,7 @@ def test_policy_that_is_told_the_targets_position_succeeds(task: str, least: flo
     env.close()
     suite = seeded_suite(ENV, settings, range(10_000, 10_050))
     with LocalPool(10, [ShowTarget]) as pool:
-        result = evaluate(policy, suite, pool=pool, replan_steps=1, num_sampling_steps=1)
+        result = evaluate(
+            policy, suite, pool=pool, executor=RecedingHorizon(1), num_sampling_steps=1
+        )
     assert result.success.success_rate >= least

@@ -23,6 +23,8 @@ from policy_ft.evaluation.report import Video
 from policy_ft.evaluation.results import EvaluationResult, compare_results
 from policy_ft.evaluation.rollout import evaluate
 from policy_ft.evaluation.videos import choose_episodes, film
+from policy_ft.execution.executor import RecedingHorizon
+from policy_ft.models.solvers import SampleRequest
 
 ENV = "eval_envs:Tabletop-v0"
 SMALL = {"task": "reach+pick", "image_size": 16}
@@ -58,21 +60,21 @@ class Control:
     follows: str = "noise"
     calls: list[tuple[list[Observation], np.ndarray, int]] = field(default_factory=list)
 
-    def act(
-        self, observations: Sequence[Observation], noise: np.ndarray, num_steps: int
-    ) -> list[np.ndarray]:
-        self.calls.append((list(observations), noise, num_steps))
+    def act(self, observations: Sequence[Observation], request: SampleRequest) -> list[np.ndarray]:
+        noise = request.noise
+        self.calls.append((list(observations), noise, request.solver.num_steps))
         if self.follows == "noise":
             return [np.clip(each, -1, 1) for each in noise]
         return [np.tile(each.state, (4, 1)) for each in observations]
 
 
 def run(policy: Control, seeds: Sequence[int] = range(5), **changes: Any) -> EvaluationResult:
-    settings = {"replan_steps": 3, "num_sampling_steps": 10, **changes}
+    settings = {"num_sampling_steps": 10, **changes}
+    executor = RecedingHorizon(settings.pop("replan_steps", 3))
     env_args = {**SMALL, **settings.pop("env_args", {})}
     suite = seeded_suite(settings.pop("env_id", ENV), env_args, seeds)
     with LocalPool(settings.pop("num_envs", 2), settings.pop("wrappers", ())) as pool:
-        return evaluate(policy, suite, pool=pool, **settings)
+        return evaluate(policy, suite, pool=pool, executor=executor, **settings)
 
 
 def filmed(result: EvaluationResult, num_each: int = 1) -> list[Video]:

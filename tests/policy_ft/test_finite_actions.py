@@ -19,6 +19,8 @@ from eval_envs.pool import LocalPool
 from policy_ft.errors import UserError
 from policy_ft.evaluation.rollout import evaluate
 from policy_ft.execution.chunks import plan_chunks
+from policy_ft.execution.executor import RecedingHorizon
+from policy_ft.models.solvers import Euler, SampleRequest
 from policy_ft.policy import Policy
 from policy_ft.transforms import Statistics
 
@@ -72,7 +74,7 @@ def test_an_action_that_is_not_finite_is_told_with_its_column_and_cause(
 ):
     spoil(policy)
     with pytest.raises(UserError, match=cause) as caught:
-        policy.act(observations, NOISE)
+        policy.act(observations, SampleRequest(NOISE))
     assert "actions for observation " in str(caught.value)
     assert f"of column {column}" in str(caught.value)
 
@@ -81,21 +83,21 @@ def test_only_the_sample_at_fault_is_named(policy, observations):
     noise = NOISE.copy()
     noise[1, 2, 0] = np.inf
     with pytest.raises(UserError, match="noise that was given is not finite") as caught:
-        policy.act(observations, noise)
+        policy.act(observations, SampleRequest(noise))
     (fault,) = caught.value.faults
     assert fault.startswith("actions for observation 1: found ")
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("request_of", "words"),
     [
-        ({"noise": NOISE[:1]}, r"noise: found the shape \[1, 4, 4\]; expected \[2, 4, 4\]"),
-        ({"num_steps": 0}, "num_steps: found 0; expected at least 1"),
+        (lambda: SampleRequest(NOISE[:1]), r"found the shape \[1, 4, 4\]; expected \[2, 4, 4\]"),
+        (lambda: SampleRequest(solver=Euler(0)), "num_steps: found 0; expected at least 1"),
     ],
 )
-def test_a_request_that_cannot_be_meant_is_refused(policy, observations, changes, words):
+def test_a_request_that_cannot_be_meant_is_refused(policy, observations, request_of, words):
     with pytest.raises(UserError, match=words):
-        policy.act(observations, **changes)
+        policy.act(observations, request_of())
 
 
 def test_an_observation_at_fault_is_named_among_several(policy, observations):
@@ -112,7 +114,7 @@ class Chunks:
     def __init__(self, conventions: Any, chunks: list[np.ndarray]) -> None:
         self.conventions, self._chunks = conventions, iter(chunks)
 
-    def act(self, observations, noise, num_steps):
+    def act(self, observations, request):
         return [next(self._chunks) for _ in observations]
 
 
@@ -132,7 +134,7 @@ def test_rollouts_stop_before_anything_that_is_not_finite_is_executed():
     env.close()
     suite = seeded_suite("eval_envs:Tabletop-v0", env_args, [5, 9])
     with LocalPool(2, [Spy]) as pool, pytest.raises(UserError) as caught:
-        evaluate(policy, suite, pool=pool, replan_steps=2, num_sampling_steps=1)
+        evaluate(policy, suite, pool=pool, executor=RecedingHorizon(2), num_sampling_steps=1)
     assert len(executed) == 2
     assert np.isfinite(executed).all()
     assert str(caught.value) == (
@@ -203,6 +205,6 @@ def test_what_a_policy_refuses_in_rollouts_is_said_of_the_episode(policy, observ
     bad = replace(observations[1], state=np.full(4, np.inf, np.float32))
     for seen, seeds in (([observations[0], bad], [7, 8]), ([bad], [8])):
         with pytest.raises(UserError) as caught:
-            plan_chunks(policy, seen, seeds, [4] * len(seen), replan_steps=1, num_sampling_steps=1)
+            plan_chunks(policy, seen, seeds, [4] * len(seen), Euler(1))
         for fault in caught.value.faults:
             assert fault.startswith("chunk 4 of the episode with seed 8, state, column ")

@@ -21,6 +21,7 @@ from policy_ft.data import opening
 from policy_ft.data.loader import BatchLoader
 from policy_ft.data.opening import aligned, open_data
 from policy_ft.data.sources import limited, training_and_validation
+from policy_ft.models.solvers import Euler
 from policy_ft.training.hooks import Hook
 
 TASKS = ("lift the blue cylinder", "push the red block")
@@ -86,7 +87,7 @@ def test_what_stands_in_a_masked_slot_does_not_change_what_a_policy_predicts(mix
         batch["image_1"][is_old] = value
         inputs = policy.transforms.encode_batch(batch, "cpu")
         with torch.no_grad():
-            chunks.append(policy.model.sample_actions(inputs, noise=noise, num_steps=2))
+            chunks.append(policy.model.sample_actions(inputs, noise=noise, solver=Euler(2)))
     torch.testing.assert_close(chunks[0], chunks[1], rtol=0, atol=1e-6)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from policy_ft.models.solvers import Euler
 from tests.policy_ft.losses import dormant, flow_errors
 
 FAMILIES = ("pi0", "pi05", "smolvla")
@@ -43,7 +44,9 @@ def in_float64(golden: Any) -> Any:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sampled_actions_are_those_of_the_reference(golden: MakeGolden, family: str) -> None:
     given = golden(family)
-    actions = given.model.sample_actions(given.inputs, given.arrays["sample_noise"], num_steps=10)
+    actions = given.model.sample_actions(
+        given.inputs, given.arrays["sample_noise"], solver=Euler(10)
+    )
     expected = given.arrays["sampled_actions_10_steps"]
     assert expected.abs().max() > 3.0
     torch.testing.assert_close(actions, expected, rtol=0, atol=TOLERANCE)

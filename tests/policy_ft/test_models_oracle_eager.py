@@ -1,8 +1,8 @@
 """pi0, pi0.5 and SmolVLA against a slow second implementation, in float64, gradients included.
 
-The goldens hold losses and actions of the published code, but no gradients. Here everything is
-written out: one sequence of image, prompt, state and action tokens; one dense mask from the
-cumulative sum of block marks; softmax by its definition; nothing trimmed, shared or cached.
+The goldens hold losses and actions of the published code, but no gradients. Here all is written
+out: one sequence of image, prompt, state and action tokens; one dense mask of cumulative sums of
+block marks; softmax by its definition; nothing trimmed, shared or cached.
 
 Letters: b batch, k camera or noise draw, n token, w width, h head or step, d head size, a column.
 """
@@ -24,11 +24,11 @@ from policy_ft.config.model import (
 )
 from policy_ft.models.build import build_model
 from policy_ft.models.inputs import ModelInput
+from policy_ft.models.solvers import Euler
 from policy_ft.models.vla import VLAModel
 from tests.policy_ft.losses import dormant, flow_errors
 
-BATCH, CAMERAS, PROMPT, DRAWS = 3, 3, 9, 2
-VOCABULARY, CHUNK = 61, (7, 6)
+BATCH, CAMERAS, PROMPT, DRAWS, VOCABULARY, CHUNK = 3, 3, 9, 2, 61, (7, 6)
 
 Stream = list[Tensor]  # prefix and suffix
 
@@ -338,7 +338,7 @@ def test_sampled_actions_equal_the_eager_ones(family: str, float64_stays: None) 
     config = config_of(family)
     model, inputs = random_model(config), observations(config)
     noise = torch.randn(BATCH, *CHUNK, dtype=torch.float64)
-    found = model.sample_actions(inputs, noise, num_steps=8)
+    found = model.sample_actions(inputs, noise, solver=Euler(8))
     with torch.no_grad():
         expected = Eager(dict(model.named_parameters()), config).sample(inputs, noise, 8)
     assert expected.abs().max() > 2.0

@@ -18,6 +18,7 @@ from policy_ft.config.model import (
 )
 from policy_ft.models.build import build_model
 from policy_ft.models.inputs import ModelInput
+from policy_ft.models.solvers import Euler
 from policy_ft.models.torchvision_guard import ensure_torchvision_imports
 from policy_ft.models.vla import VLAModel
 
@@ -234,7 +235,7 @@ def differences(pair: Pair) -> dict[str, Tensor]:
     assert found.shape == expected.shape == (BATCH, CONFIG.action_horizon, CONFIG.action_dim)
     assert expected.max() > 10.0
     steps = 8 if pair.noise.dtype == torch.float64 else 10  # eighths are exact in float32 too
-    actions = pair.ours.sample_actions(pair.inputs, pair.noise, num_steps=steps)
+    actions = pair.ours.sample_actions(pair.inputs, pair.noise, Euler(steps))
     their_actions = pair.theirs.sample_actions(
         **pair.their_inputs(), noise=pair.noise, num_steps=steps
     )

@@ -7,8 +7,9 @@ import torch
 
 from policy_ft.config.model import DecoderConfig, ExpertConfig, ModelConfig, TimmVisionConfig
 from policy_ft.models.build import build_model
-from policy_ft.models.flow import integrate, interpolate, time_embedding, time_from_uniform
+from policy_ft.models.flow import interpolate, time_embedding, time_from_uniform
 from policy_ft.models.inputs import ModelInput, trimmed_prompt_length
+from policy_ft.models.solvers import Euler
 from policy_ft.models.vla import VLAModel
 from tests.policy_ft.losses import dormant, flow_errors
 
@@ -258,14 +259,12 @@ def test_sampling_is_the_euler_integral_of_the_trained_velocity(model: VLAModel)
             # the model's loss at actions = 0 is (velocity - noise)^2, so the velocity is read from
             # the expert itself
             x = x - model.expert(model.backbone(inputs), inputs.state, x[:, None], time)[:, 0] / 10
-    torch.testing.assert_close(
-        model.sample_actions(inputs, noise[:, 0], 10), x, rtol=1e-5, atol=1e-6
-    )
+    torch.testing.assert_close(model.sample_actions(inputs, noise[:, 0]), x, rtol=1e-5, atol=1e-6)
 
 
 def test_integration_of_a_straight_flow_is_exact() -> None:
     noise, actions = torch.randn(2, 2, 5, 4, dtype=torch.float64)
-    found = integrate(lambda x, time: noise - actions, noise, 7)
+    found = Euler(7)(lambda x, time: noise - actions, noise)
     torch.testing.assert_close(found, actions, rtol=0, atol=1e-12)
 
 
@@ -312,13 +311,15 @@ def test_padded_columns_stay_on_the_path_of_training() -> None:
     model.expert.action_in_proj.register_forward_hook(
         lambda _module, arguments, _output: seen.append(arguments[0][:, 0])
     )
-    chunks = model.sample_actions(example(2), noise, 4, real)
+    chunks = model.sample_actions(example(2), noise, Euler(4), real)
     for step, x in enumerate(seen):
         expected = (1.0 - step / 4) * noise[..., ~real]
         torch.testing.assert_close(x[..., ~real], expected, rtol=0, atol=1e-6)
     assert chunks[..., ~real].abs().max() < 1e-6
     with torch.no_grad():
         model.expert.action_out_proj.weight[3:].mul_(50.0)
-    held, followed = (model.sample_actions(example(2), noise, 4, mask) for mask in (real, None))
+    held, followed = (
+        model.sample_actions(example(2), noise, Euler(4), mask) for mask in (real, None)
+    )
     assert torch.equal(held[..., real], chunks[..., real])
     assert not torch.equal(followed[..., real], chunks[..., real])

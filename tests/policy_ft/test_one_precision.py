@@ -16,6 +16,7 @@ from policy_ft.checkpoints.conversion.convert import convert
 from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import save_policy
 from policy_ft.errors import UserError
+from policy_ft.models.solvers import SampleRequest
 from policy_ft.training.validation import Validation
 
 
@@ -76,10 +77,15 @@ def test_rollouts_compute_as_validation_does_and_so_does_whoever_loads_the_check
     assert loaded.provenance["precision"] == precision
     observation = episodes[0].observation(0, policy.conventions.camera_names)
     noise = np.zeros((1, *policy.chunk_shape), np.float32)
-    (ours,), (theirs,) = policy.act([observation], noise), loaded.act([observation], noise)
+    (ours,), (theirs,) = (
+        policy.act([observation], SampleRequest(noise)),
+        loaded.act([observation], SampleRequest(noise)),
+    )
     np.testing.assert_array_equal(ours, theirs)
     loaded.model.autocast_dtype = None
-    assert np.array_equal(loaded.act([observation], noise)[0], theirs) == (precision == "fp32")
+    assert np.array_equal(loaded.act([observation], SampleRequest(noise))[0], theirs) == (
+        precision == "fp32"
+    )
 
 
 def test_the_recorded_precision_is_copied_and_a_new_run_has_its_own(policy, tmp_path):

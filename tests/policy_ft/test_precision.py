@@ -20,6 +20,7 @@ from policy_ft.config.run import OptimizerConfig, RunConfig
 from policy_ft.data.loader import BatchLoader
 from policy_ft.data.windows import WindowDataset
 from policy_ft.models.build import build_model
+from policy_ft.models.solvers import SampleRequest
 from policy_ft.objectives.flow import Flow
 from policy_ft.policy import Policy
 from policy_ft.training.hooks import Hook, RunView
@@ -201,7 +202,9 @@ def test_a_policy_in_bfloat16_acts_within_its_rounding(
     )
     observations = [episodes[0].observation(step, ("front", "wrist")) for step in range(3)]
     noise = np.random.default_rng(0).normal(size=(3, *exact.chunk_shape)).astype(np.float32)
-    ours, theirs = (np.stack(policy.act(observations, noise)) for policy in (exact, rounded))
+    ours, theirs = (
+        np.stack(policy.act(observations, SampleRequest(noise))) for policy in (exact, rounded)
+    )
     error = np.sqrt(np.square(theirs - ours).mean(axis=(0, 1))) / ours.std(axis=(0, 1))
     print(f"{family}: actions in bfloat16 differ by {error.max():.4f} of their spread")
     assert 0 < error.max() < 0.02

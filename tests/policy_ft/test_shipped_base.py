@@ -10,6 +10,7 @@ from policy_ft.checkpoints.load import load_policy
 from policy_ft.evaluation.results import EvaluationResult
 from policy_ft.evaluation.rollout import evaluate
 from policy_ft.execution.chunks import recorded_replan_steps
+from policy_ft.execution.executor import RecedingHorizon
 from policy_ft.policy import Policy
 from policy_ft.quickstart import BASE
 
@@ -28,7 +29,7 @@ def run(policy: Policy, *wrappers: Wrapper, task: str) -> EvaluationResult:
             policy,
             seeded_suite("eval_envs:Tabletop-v0", {"task": task}, seeds),
             pool=pool,
-            replan_steps=recorded_replan_steps(policy.provenance),
+            executor=RecedingHorizon(recorded_replan_steps(policy.provenance)),
             num_sampling_steps=policy.config.num_sampling_steps,
         )
 

@@ -26,6 +26,7 @@ from policy_ft.config.run import RunConfig
 from policy_ft.data.opening import open_data
 from policy_ft.errors import UserError
 from policy_ft.models.build import build_model
+from policy_ft.models.solvers import SampleRequest
 from tests.policy_ft import point_world
 
 RECIPE = Path(__file__).parents[2] / "configs/state_only.yaml"
@@ -66,7 +67,7 @@ def test_data_without_a_camera_trains_and_the_checkpoint_is_the_policy(point_run
     policy = load_policy(last)
     seen = open_dataset(config.data.path[0])[0].observation(0, policy.conventions.camera_names)
     assert seen.images == {}
-    (chunk,) = policy.act([seen], torch.zeros(1, 4, 2))
+    (chunk,) = policy.act([seen], SampleRequest(torch.zeros(1, 4, 2)))
     assert chunk.shape == (4, 2)
     result = CliRunner().invoke(app, ["show", str(last)])
     assert result.exit_code == 0
@@ -117,7 +118,7 @@ def test_the_state_decides_what_a_policy_without_images_does(point_run):
     policy = assemble.build_policy(point_run(), open_dataset(point_run().data.path[0]))
     episode = open_dataset(point_run().data.path[0])[0]
     noise = torch.zeros(2, 4, 2)
-    first, last = policy.act([episode.observation(s, ()) for s in (0, 20)], noise)
+    first, last = policy.act([episode.observation(s, ()) for s in (0, 20)], SampleRequest(noise))
     assert not np.array_equal(first, last)
 
 

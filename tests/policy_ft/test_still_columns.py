@@ -22,6 +22,7 @@ from policy_ft.config.run import RunConfig
 from policy_ft.data.opening import aligned, open_data
 from policy_ft.data.sources import training_and_validation
 from policy_ft.errors import UserError
+from policy_ft.models.solvers import SampleRequest
 from policy_ft.training.step import to_device
 from policy_ft.transforms import stacked
 
@@ -89,7 +90,8 @@ def commands(policy, path: Path, offset: float = 0.0) -> np.ndarray:
     dataset = open_dataset(path)
     seen = [dataset[i].observation(0, ["front", "wrist"]) for i in range(len(dataset))]
     seen = [replace(each, state=each.state + np.float32([0, offset, 0, 0])) for each in seen]
-    return np.stack(policy.act(seen, torch.randn(4, 4, 4, generator=torch.manual_seed(0))))
+    noise = torch.randn(4, 4, 4, generator=torch.manual_seed(0))
+    return np.stack(policy.act(seen, SampleRequest(noise)))
 
 
 def tuned(config: RunConfig, base: Path, **policy) -> RunConfig:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from data_tools.episode import Observation
+from policy_ft.models.solvers import SampleRequest
 from policy_ft.policy import Policy
 from policy_ft.tokenization import train_tokenizer
 
@@ -114,7 +115,7 @@ def _act(policy: Policy) -> npt.NDArray[np.float32]:
         state=generator.normal(size=len(policy.conventions.state.names)).astype(np.float32),
         instruction="pick up the red cube",
     )
-    return policy.act([seen], torch.zeros(1, *policy.chunk_shape))[0]
+    return policy.act([seen], SampleRequest(torch.zeros(1, *policy.chunk_shape)))[0]
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from data_tools.episode import Observation
 from policy_ft.checkpoints.weights import weights_hash
 from policy_ft.config.model import ModelConfig, TimmVisionConfig
 from policy_ft.models.build import build_model
+from policy_ft.models.solvers import Euler, SampleRequest
 from policy_ft.policy import Policy
 
 NUM_THREADS = 3
@@ -97,7 +98,10 @@ def chunks(policy: Policy, order: list[int]) -> dict[int, bytes]:
     """Number of an observation -> the bits of its chunk, from one call each in this order."""
     noise = torch.linspace(-1, 1, 4 * policy.config.action_horizon * policy.config.action_dim)
     noise = noise.view(4, 1, *policy.chunk_shape)
-    return {k: policy.act([seen(policy, k)], noise[k], num_steps=2)[0].tobytes() for k in order}
+    return {
+        k: policy.act([seen(policy, k)], SampleRequest(noise[k], Euler(2)))[0].tobytes()
+        for k in order
+    }
 
 
 def side_by_side(work: Callable[[int], object]) -> list[object]:

@@ -15,6 +15,7 @@ from policy_ft.checkpoints.load import load_policy
 from policy_ft.config.loader import load_config
 from policy_ft.embodiments import load_embodiment
 from policy_ft.evaluation.rollout import evaluate
+from policy_ft.execution.executor import RecedingHorizon
 
 GUIDE = Path(__file__).parents[3] / "docs" / "fine-tune-pi0.md"
 SHORT = (
@@ -70,7 +71,9 @@ def test_the_guide_leads_from_a_checkpoint_to_an_evaluated_policy(with_tokenizer
     assert policy.conventions.camera_names == ("front", "wrist")
     suite = seeded_suite("eval_envs:Tabletop-v0", {"task": "push"}, range(1))
     with LocalPool() as pool:
-        result = evaluate(policy, suite, pool=pool, replan_steps=10, num_sampling_steps=1)
+        result = evaluate(
+            policy, suite, pool=pool, executor=RecedingHorizon(10), num_sampling_steps=1
+        )
     assert len(result.episodes) == 1
 
     exports = re.findall(

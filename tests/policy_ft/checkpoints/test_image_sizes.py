@@ -20,6 +20,7 @@ from policy_ft.config.resize import ModelResize
 from policy_ft.config.run import RunConfig
 from policy_ft.errors import UserError
 from policy_ft.models.build import build_model
+from policy_ft.models.solvers import SampleRequest
 from policy_ft.policy import Policy
 from policy_ft.quickstart import BASE
 
@@ -94,12 +95,15 @@ def test_a_resized_model_acts_on_images_of_its_size_and_is_saved_with_it(base, t
     before = base(tower)
     after = load_policy(tmp_path / "base", resize=OTHER)
     assert {(c.height, c.width) for c in after.conventions.cameras} == {(64, 48)}
-    (chunk,) = after.act([seen(after)], np.zeros((1, *after.chunk_shape), np.float32))
+    (chunk,) = after.act(
+        [seen(after)], SampleRequest(np.zeros((1, *after.chunk_shape), np.float32))
+    )
     save_policy(after, tmp_path / "resized")
     again = load_policy(tmp_path / "resized")
     assert again.load_report.reshaped == ()
     np.testing.assert_array_equal(
-        again.act([seen(again)], np.zeros((1, *again.chunk_shape), np.float32))[0], chunk
+        again.act([seen(again)], SampleRequest(np.zeros((1, *again.chunk_shape), np.float32)))[0],
+        chunk,
     )
     reshaped = {each.name for each in after.load_report.reshaped}
     assert reshaped == {"backbone.image_positions", *filter(None, [POSITIONS.get(tower)])}
@@ -140,13 +144,17 @@ def test_published_positions_are_interpolated(lerobot_directory, golden, tmp_pat
     assert reshaped.name == name
     shape = policy.transforms.shape
     assert (shape.image_height, shape.image_width) == (112, 280)
-    (chunk,) = policy.act([seen(policy)], np.zeros((1, *policy.chunk_shape), np.float32))
+    (chunk,) = policy.act(
+        [seen(policy)], SampleRequest(np.zeros((1, *policy.chunk_shape), np.float32))
+    )
     save_policy(policy, tmp_path / "resized")
     with pytest.raises(UserError, match=r"112 x 280 pixels; expected 224 x 224.*to lerobot"):
         convert(tmp_path / "resized", "openpi", tmp_path / "openpi")
     convert(tmp_path / "resized", "lerobot", tmp_path / "lerobot")
     again = load_policy(tmp_path / "lerobot")
-    found = again.act([seen(again)], np.zeros((1, *policy.chunk_shape), np.float32))[0]
+    found = again.act([seen(again)], SampleRequest(np.zeros((1, *policy.chunk_shape), np.float32)))[
+        0
+    ]
     np.testing.assert_array_equal(found, chunk)
 
 

@@ -13,6 +13,7 @@ from policy_ft.checkpoints.native import save_policy
 from policy_ft.config.model import ModelConfig
 from policy_ft.config.resize import ModelResize
 from policy_ft.errors import UserError
+from policy_ft.models.solvers import Euler
 
 KINDS = [
     ("openpi", "pi0"),
@@ -55,7 +56,7 @@ def test_a_loaded_policy_computes_the_numbers_of_its_own_code(
     policy, expected = load(directory(kind, family)), golden(family)
     assert policy.config.family == family
     actions = policy.model.sample_actions(
-        expected.inputs, expected.arrays["sample_noise"], num_steps=10
+        expected.inputs, expected.arrays["sample_noise"], Euler(10)
     )
     torch.testing.assert_close(
         actions, expected.arrays["sampled_actions_10_steps"], rtol=0, atol=1e-4
