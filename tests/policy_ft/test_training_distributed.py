@@ -63,12 +63,19 @@ def records(metrics, kind: str, *names: str) -> list[list[float]]:
     return [[row[name] for name in names] for row in metrics if row["kind"] == kind]
 
 
+UNFROZEN_LATER = {
+    "groups": [{"pattern": "language", "frozen": True}],
+    "phases": [{"start": 3, "groups": []}],
+}
+
+
 @pytest.mark.slow
-def test_two_processes_compute_what_one_computes(run_config, tmp_path):
+@pytest.mark.parametrize("tuning", [{}, UNFROZEN_LATER], ids=["whole", "phases"])
+def test_two_processes_compute_what_one_computes(run_config, tmp_path, tuning):
     """Masks are uneven (episodes of 3 to 9 steps, chunks of 4) and batches are accumulated."""
     training = {"batch_size": 8, "accumulation_steps": 2, "noise_draws": 2, "log_every": 1}
-    alone = assemble.train(run_config(training=training)).metrics
-    config = run_config(training=training, output_dir=str(tmp_path / "two"))
+    alone = assemble.train(run_config(training=training, tuning=tuning)).metrics
+    config = run_config(training=training, tuning=tuning, output_dir=str(tmp_path / "two"))
     (tmp_path / "run.yaml").write_text(json.dumps(config.model_dump(mode="json")))
     (tmp_path / "train.py").write_text(SCRIPT)
     launch_on_two_cpu_processes(
