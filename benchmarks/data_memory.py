@@ -19,7 +19,7 @@ import numpy as np
 from index_speed import CAMERAS, DIM, conventions
 
 from data_tools import open_dataset
-from data_tools.frames.images import encode_frames
+from data_tools.storage.frames.images import encode_frames
 
 HORIZON = 50
 SIDE = 224

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.conventions import ActionSpec, Conventions, StateSpec
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from data_tools.writer import EpisodeWriter
 from policy_ft.config.data import DataConfig
 from policy_ft.config.transforms import TransformsConfig

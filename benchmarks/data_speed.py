@@ -36,9 +36,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from data_tools import episode as vocabulary
 from data_tools import open_dataset
-from data_tools.frames.images import pad_rows
 from data_tools.rewrite.convert import convert
 from data_tools.rewrite.repack import repack
+from data_tools.storage.frames.images import pad_rows
 
 LEROBOT = Path.home() / ".cache/policy_ft/peers/lerobot"
 QUALITY = 95

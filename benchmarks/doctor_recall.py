@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.clean_sets.sets import SETS
-from data_tools.checks.table import RULES
-from data_tools.doctor import validate
+from data_tools.doctor.checks.catalogue import RULES
+from data_tools.doctor.examination import validate
+from data_tools.doctor.planting.all_faults import FAULTS, NOT_PLANTED
+from data_tools.doctor.planting.plant import plant
 from data_tools.errors import UserError
-from data_tools.planting.plant import plant
-from data_tools.planting.table import FAULTS, NOT_PLANTED
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 
 RESULTS: Final = Path(__file__).with_suffix(".json")
 NUM_SETS: Final = 4

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from data_tools.conventions import ActionSpec, CameraSpec, Conventions, GripperSpec, StateSpec
     from data_tools.episode import Dataset, Episode, Observation
     from data_tools.errors import UserError
-    from data_tools.reader import open_dataset
+    from data_tools.formats.reader import open_dataset
     from data_tools.writer import EpisodeWriter
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "open_dataset",
 ]
 
-_HOMES = ("conventions", "episode", "errors", "reader", "writer")
+_HOMES = ("conventions", "episode", "errors", "formats.reader", "writer")
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,6 @@
 """`python -m data_tools` and the program `robot-data`."""
 
-from data_tools.program import run_program
+from data_tools.commands.program import run_program
 
 
 def main() -> None:

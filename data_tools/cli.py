@@ -5,11 +5,18 @@ from typing import ClassVar
 
 import typer
 
+from data_tools.commands.late_commands import CommandTable, LateGroup
 from data_tools.errors import UserError
-from data_tools.late_commands import CommandTable, LateGroup
 
 LOOK, DOCTOR, PLANT, REWRITE, VIEW = (
-    f"data_tools.commands.{room}" for room in ("look", "doctor", "plant", "rewrite", "view")
+    f"data_tools.commands.{room}"
+    for room in (
+        "look_commands",
+        "doctor_commands",
+        "plant_command",
+        "rewrite_commands",
+        "view_commands",
+    )
 )
 
 

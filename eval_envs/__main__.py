@@ -1,6 +1,6 @@
 """`python -m eval_envs` and the program `eval-envs`."""
 
-from data_tools.program import run_program
+from data_tools.commands.program import run_program
 
 
 def main() -> None:

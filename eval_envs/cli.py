@@ -7,8 +7,8 @@ import gymnasium
 import typer
 
 import eval_envs
+from data_tools.commands.late_commands import CommandTable, LateGroup
 from data_tools.errors import UserError
-from data_tools.late_commands import CommandTable, LateGroup
 
 COMMANDS = "eval_envs.commands.environments"
 

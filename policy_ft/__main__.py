@@ -1,6 +1,6 @@
 """`python -m policy_ft` and the program `policy-ft`."""
 
-from data_tools.program import run_program
+from data_tools.commands.program import run_program
 
 
 def main() -> None:

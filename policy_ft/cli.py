@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 
 import typer
 
-from data_tools.late_commands import CommandTable, LateGroup
+from data_tools.commands.late_commands import CommandTable, LateGroup
 from policy_ft.errors import UserError
 
 EXIT_USER_ERROR = 2

@@ -8,7 +8,7 @@ import torch
 from data_tools.columns import WEIGHT
 from data_tools.conventions import Conventions, compare
 from data_tools.episode import Dataset
-from data_tools.mapping.mapping import ConventionsMapping, without_cameras
+from data_tools.formats.mapping.mapping import ConventionsMapping, without_cameras
 from eval_envs.making import make_env
 from policy_ft.checkpoints.load import locate, read_published, read_tokenizer
 from policy_ft.checkpoints.native import read_parts

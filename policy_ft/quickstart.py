@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from data_tools.doctor import validate
+from data_tools.doctor.examination import validate
 from data_tools.episode import Dataset
-from data_tools.tables import print_table
+from data_tools.view.tables import print_table
 from eval_envs.episodes import seeded_suite
 from eval_envs.pool import LocalPool
 from policy_ft import assemble

@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 import yaml
 
-from data_tools.mapping.columns import map_columns
-from data_tools.reader import open_dataset
+from data_tools.formats.mapping.column_maps import map_columns
+from data_tools.formats.reader import open_dataset
 from policy_ft.assemble import check, train
 from policy_ft.checkpoints.load import load_policy
 from policy_ft.config.loader import load_config

@@ -17,7 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from data_tools.cli import main as robot_data_main
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from policy_ft.cli import app as policy_ft_app
 from tests.data_tools.fixtures import aloha, isaaclab, robomimic
 

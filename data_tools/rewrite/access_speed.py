@@ -8,8 +8,8 @@ from typing import Final
 import h5py
 import numpy as np
 
-from data_tools.files.hdf5 import open_hdf5
 from data_tools.rewrite.frame_storage import Frames, find_frames
+from data_tools.storage.hdf5.opening import open_hdf5
 
 MEASURE_S: Final = 1.0
 MAX_READS: Final = 1000

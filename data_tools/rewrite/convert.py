@@ -9,10 +9,9 @@ from typing import Final, Literal, get_args
 from data_tools.columns import fingerprint_with, widths
 from data_tools.episode import Dataset, Episode
 from data_tools.errors import UserError, describe, nearest, raise_faults
-from data_tools.files.disk import flush_to_disk
 from data_tools.finite import nonfinite_values
-from data_tools.lerobot.options import LeRobotOptions
-from data_tools.lerobot.write import write_lerobot
+from data_tools.formats.lerobot.lerobot_options import LeRobotOptions
+from data_tools.formats.lerobot.write import write_lerobot
 from data_tools.rewrite.aloha_files import write_aloha
 from data_tools.rewrite.demo_files import write_native, write_robomimic
 from data_tools.rewrite.edited import stored_cameras
@@ -21,6 +20,7 @@ from data_tools.rewrite.minari_files import write_minari
 from data_tools.rewrite.provenance import Provenance, provenance
 from data_tools.rewrite.sidecars import sidecar_for_copy
 from data_tools.rewrite.unfinished import Advance, Unfinished, silently
+from data_tools.storage.files.disk import flush_to_disk
 
 Format = Literal["native", "robomimic", "aloha", "minari", "lerobot-v2.1", "lerobot-v3"]
 LeRobotImages = Literal["video", "png"]

@@ -16,7 +16,7 @@ from data_tools.conventions import CameraSpec, Conventions
 from data_tools.episode import Dataset, Episode, EpisodeView, Observation, StoresJpeg
 from data_tools.errors import UserError, describe, nearest, raise_faults, shown
 from data_tools.fingerprint import fingerprint
-from data_tools.frames.images import UndecodableFrameError
+from data_tools.storage.frames.images import UndecodableFrameError
 
 MAX_SIDE: Final = 8192
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from data_tools.episode import Episode, StoresJpeg
 from data_tools.errors import UserError, describe
-from data_tools.frames.images import encode_jpeg
+from data_tools.storage.frames.images import encode_jpeg
 
 DEFAULT_QUALITY: Final = 95
 

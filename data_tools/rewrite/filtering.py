@@ -10,7 +10,7 @@ import numpy.typing as npt
 from data_tools.conventions import ActionSpec
 from data_tools.episode import Dataset, Episode
 from data_tools.errors import UserError, describe, nearest, raise_faults
-from data_tools.keep import ranges_of
+from data_tools.formats.keep_files import ranges_of
 
 NoopRule = Literal["openvla", "droid", "rdt"]
 NOOP_RULES: Final[tuple[NoopRule, ...]] = get_args(NoopRule)

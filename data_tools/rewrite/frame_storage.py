@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.errors import UserError, describe
-from data_tools.frames.images import (
+from data_tools.formats.layouts import native
+from data_tools.rewrite.unfinished import require_room
+from data_tools.storage.frames.images import (
     JPEG_START,
     PNG_START,
     UndecodableFrameError,
@@ -21,8 +23,6 @@ from data_tools.frames.images import (
     encode_jpeg,
     encode_png,
 )
-from data_tools.layouts import native
-from data_tools.rewrite.unfinished import require_room
 
 Encoding = Literal["raw", "jpeg", "png"]
 Storage = Literal["jpeg", "png", "blosc", "raw"]

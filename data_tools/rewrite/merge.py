@@ -11,16 +11,16 @@ import numpy as np
 from data_tools.columns import fingerprint_with
 from data_tools.episode import Dataset
 from data_tools.errors import UserError, describe, raise_faults
-from data_tools.files.hdf5 import open_hdf5
-from data_tools.layouts.native import NATIVE_LAYOUT, declared_root
-from data_tools.layouts.sidecar import Sidecar, sidecar_of
-from data_tools.reader import open_dataset
+from data_tools.formats.layouts.native import NATIVE_LAYOUT, declared_root
+from data_tools.formats.layouts.sidecar import Sidecar, sidecar_of
+from data_tools.formats.reader import open_dataset
 from data_tools.rewrite.demo_files import copy_demos, demo_name
 from data_tools.rewrite.edited import stored_cameras
 from data_tools.rewrite.provenance import provenance, write_provenance
 from data_tools.rewrite.sidecars import content_of, declaring_sidecar, said, sidecar_for_copy
 from data_tools.rewrite.tree import read_tree
 from data_tools.rewrite.unfinished import Advance, Unfinished, silently
+from data_tools.storage.hdf5.opening import open_hdf5
 
 MAX_MASK_BYTES: Final = 1 << 28
 CONVERT: Final = "Use robot-data convert --to native, which writes any layout into one file."

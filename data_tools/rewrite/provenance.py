@@ -10,9 +10,9 @@ from typing import Final
 
 import h5py
 
-from data_tools.files.hdf5 import PARTIAL_SUFFIX
-from data_tools.files.paths import expand, visible
-from data_tools.layouts.sidecar import FOLDER_SIDECAR, sidecar_of
+from data_tools.formats.layouts.sidecar import FOLDER_SIDECAR, sidecar_of
+from data_tools.storage.files.paths import expand, visible
+from data_tools.storage.hdf5.opening import PARTIAL_SUFFIX
 
 ATTRIBUTE: Final = "provenance"
 DISTRIBUTION: Final = "policy_ft"

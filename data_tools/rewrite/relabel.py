@@ -15,7 +15,7 @@ from data_tools.actions import to_absolute, to_delta
 from data_tools.conventions import ActionSpec, Conventions
 from data_tools.episode import Dataset
 from data_tools.errors import UserError, describe, nearest, raise_faults, shown
-from data_tools.keep import relative_names
+from data_tools.formats.keep_files import relative_names
 from data_tools.rewrite.edited import Change, Edit, EditedDataset
 
 GripperChange = Literal["binarize", "flip"]

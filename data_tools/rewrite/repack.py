@@ -10,8 +10,7 @@ import h5py
 import numpy as np
 
 from data_tools.errors import UserError, describe, nearest, raise_faults
-from data_tools.files.hdf5 import open_hdf5
-from data_tools.layouts.native import declared_root
+from data_tools.formats.layouts.native import declared_root
 from data_tools.rewrite.access_speed import AccessSpeed, measure_access
 from data_tools.rewrite.encoding import DEFAULT_QUALITY, require_quality
 from data_tools.rewrite.frame_storage import Storage, find_frames, write_frames
@@ -19,6 +18,7 @@ from data_tools.rewrite.provenance import Provenance, is_made_so, provenance, wr
 from data_tools.rewrite.sidecars import declaring_sidecar, sidecar_for_copy
 from data_tools.rewrite.tree import Tree, copy_attributes, read_tree, unwritten_faults
 from data_tools.rewrite.unfinished import Advance, Unfinished, require_room, silently
+from data_tools.storage.hdf5.opening import open_hdf5
 
 # How much of the source, unpacked, goes into one part: what a kill loses at most.
 PART_BYTES: Final = 256 << 20

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from data_tools.errors import UserError, describe, raise_faults
-from data_tools.files.paths import visible
 from data_tools.rewrite.unfinished import new_file
+from data_tools.storage.files.paths import visible
 
 # Larger files that were copied earlier are told by their size alone.
 MAX_COMPARED_BYTES: Final = 1 << 20

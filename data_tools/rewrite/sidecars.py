@@ -7,8 +7,7 @@ from pathlib import Path
 import yaml
 
 from data_tools.errors import Faults, UserError, describe
-from data_tools.files.disk import finished_file
-from data_tools.layouts.sidecar import (
+from data_tools.formats.layouts.sidecar import (
     Sidecar,
     folder_sidecars_of,
     is_there,
@@ -16,6 +15,7 @@ from data_tools.layouts.sidecar import (
     sidecar_of,
     with_farther,
 )
+from data_tools.storage.files.disk import finished_file
 
 
 def declaring_sidecar(

@@ -12,14 +12,14 @@ import numpy as np
 
 from data_tools.episode import Dataset, task_of
 from data_tools.errors import UserError, describe, nearest, raise_faults
-from data_tools.files.hdf5 import open_hdf5
-from data_tools.keep import keep_steps
-from data_tools.layouts.native import declared_root
+from data_tools.formats.keep_files import keep_steps
+from data_tools.formats.layouts.native import declared_root
 from data_tools.rewrite.demo_files import demo_name
 from data_tools.rewrite.provenance import provenance, write_provenance
 from data_tools.rewrite.sidecars import declaring_sidecar, sidecar_for_copy
 from data_tools.rewrite.tree import copy_attributes, read_tree
 from data_tools.rewrite.unfinished import Unfinished
+from data_tools.storage.hdf5.opening import open_hdf5
 
 # Episodes that share one of these were generated from, or recorded under, the same thing.
 GROUP_ATTRIBUTES: Final = ("source_demo", "scene", "operator")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.episode import Dataset
-from data_tools.lerobot.statistics import (
+from data_tools.formats.lerobot.statistics import (
     LEVELS,
     channel_counts,
     image_statistics,

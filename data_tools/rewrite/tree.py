@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from data_tools.errors import describe, raise_faults
-from data_tools.hdf5.storage import storage_fault
+from data_tools.storage.hdf5.soundness import storage_fault
 
 _REFERENCES: Final = {
     "DIMENSION_LIST": "references to dimension scales (h5py's dims[i].detach_scale ends them)",

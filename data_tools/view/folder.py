@@ -7,8 +7,8 @@ from typing import Final, Literal
 
 from data_tools.episode import Dataset
 from data_tools.errors import UserError, describe, nearest, raise_faults
-from data_tools.files.disk import finished_file
 from data_tools.finding import Finding
+from data_tools.storage.files.disk import finished_file
 from data_tools.view.contact_sheet import Labelled, contact_sheet
 from data_tools.view.declaration_sheet import declaration_sheet
 from data_tools.view.page import render_page

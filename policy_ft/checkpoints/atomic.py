@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_tools.files.disk import flush_to_disk
+from data_tools.storage.files.disk import flush_to_disk
 from policy_ft.errors import UserError, describe
 
 UNFINISHED_SUFFIX = ".unfinished"

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from data_tools.tables import print_table
+from data_tools.view.tables import print_table
 from eval_envs.episodes import EpisodeSpec, seeded_suite
 from eval_envs.pool import TIME_LIMIT_S, LocalPool, Pool, ProcessPool
 from policy_ft.checkpoints.load import load_policy

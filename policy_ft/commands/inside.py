@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from rich.table import Table
 
-from data_tools.tables import numbers, print_table
+from data_tools.view.tables import numbers, print_table
 from policy_ft.checkpoints.hub import is_remote
 from policy_ft.checkpoints.load import (
     Located,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
-from data_tools.mapping.mapping import ColumnChoice, ConventionsMapping
+from data_tools.formats.mapping.mapping import ColumnChoice, ConventionsMapping
 from policy_ft.config.base import NonNegativeInt, PositiveInt, Real, Seed, Settings, on_or_off
 
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from data_tools.conventions import Conventions
 from data_tools.episode import Dataset
-from data_tools.mapping.mapping import ConventionsMapping
-from data_tools.reader import open_dataset
+from data_tools.formats.mapping.mapping import ConventionsMapping
+from data_tools.formats.reader import open_dataset
 from eval_envs.collect import collect
 from policy_ft.config.data import CollectConfig, DataConfig, SelectionConfig, SourceConfig
 from policy_ft.data.sources import Mixture, Source, limited

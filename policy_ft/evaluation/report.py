@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_tools.html_pages import page_environment
+from data_tools.view.html_pages import page_environment
 from policy_ft.evaluation.statistics import PairedComparison, SuccessRate
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from data_tools.tables import numbers
+from data_tools.view.tables import numbers
 from policy_ft.evaluation.results import EvaluationResult
 
 HEADER = ("tasks", "episodes", "success", "95 % interval", "any object")

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from data_tools.tables import print_table
+from data_tools.view.tables import print_table
 from policy_ft.tuning.groups import GroupRow
 
 Part = Literal["data", "encode", "step"]

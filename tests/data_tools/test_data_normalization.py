@@ -10,7 +10,7 @@ from data_tools.actions import (
     to_delta,
 )
 from data_tools.errors import UserError
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from data_tools.stats import NormalizationStats, dataset_stats, exact_stats
 from data_tools.writer import EpisodeWriter
 
@@ -55,7 +55,7 @@ def test_statistics_use_only_the_chosen_episodes(demos):
 
 def test_statistics_decode_no_image(demos, monkeypatch):
     dataset = open_dataset(demos)
-    monkeypatch.setattr("data_tools.reading.store.decode_frame", None)
+    monkeypatch.setattr("data_tools.formats.reading.hdf5_store.decode_frame", None)
     assert dataset_stats(dataset)["state"].dim == 3
 
 

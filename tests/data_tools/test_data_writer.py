@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_tools.errors import UserError
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from data_tools.writer import EpisodeWriter
 
 # Writes run_0.hdf5, run_1.hdf5, ... of three episodes each until it is killed; prints each start.

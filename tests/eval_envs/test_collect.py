@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_tools.errors import UserError
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from eval_envs.collect import collect, demonstrate
 from eval_envs.disturbance import Disturbance
 from eval_envs.tabletop.env import TabletopEnv

@@ -4,7 +4,7 @@ from pathlib import Path
 import av
 import pytest
 
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from eval_envs import cli
 
 

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from data_tools.conventions import ActionSpec, CameraSpec, Conventions, StateSpec
 from data_tools.episode import Dataset
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from data_tools.writer import EpisodeWriter
 from policy_ft.checkpoints.names import published_names
 from policy_ft.config.model import DecoderConfig, ExpertConfig, ModelConfig, TimmVisionConfig

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import policy_ft
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from policy_ft import assemble
 from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import save_policy

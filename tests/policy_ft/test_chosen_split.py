@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from data_tools.keep import KeepRanges
-from data_tools.reader import open_dataset
+from data_tools.formats.keep_files import KeepRanges
+from data_tools.formats.reader import open_dataset
 from data_tools.rewrite.split import split, write_split_keep
 from policy_ft import assemble
 from policy_ft.data.opening import open_data

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from data_tools.actions import to_delta
-from data_tools.kept import KeptDataset
+from data_tools.formats.kept import KeptDataset
 from data_tools.stats import exact_stats
 from policy_ft.data.loader import BatchLoader
 from policy_ft.data.noise import Purpose, generator
@@ -244,7 +244,7 @@ def test_workers_end_when_the_training_process_is_killed(fitted, episodes, tmp_p
     script.write_text(
         "import multiprocessing, sys, time\n"
         "from pathlib import Path\n"
-        "from data_tools.reader import open_dataset\n"
+        "from data_tools.formats.reader import open_dataset\n"
         "from policy_ft.data.loader import BatchLoader\n"
         "from policy_ft.data.windows import WindowDataset\n"
         "from policy_ft.transforms import Transforms\n"

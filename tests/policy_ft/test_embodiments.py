@@ -9,7 +9,7 @@ import yaml
 
 from data_tools.conventions import Conventions
 from data_tools.episode import Observation
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from data_tools.stats import NormalizationStats
 from data_tools.writer import EpisodeWriter
 from policy_ft.config.transforms import TransformsConfig

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from policy_ft.assemble import build_policy
 from policy_ft.data.opening import aligned, open_data, open_or_collect
 from policy_ft.data.sources import training_and_validation

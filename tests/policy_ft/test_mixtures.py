@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data_tools.lerobot.options import LeRobotOptions
-from data_tools.lerobot.write import write_lerobot
-from data_tools.reader import open_dataset
+from data_tools.formats.lerobot.lerobot_options import LeRobotOptions
+from data_tools.formats.lerobot.write import write_lerobot
+from data_tools.formats.reader import open_dataset
 from data_tools.stats import exact_stats
 from policy_ft import assemble
 from policy_ft.checkpoints.load import load_policy

@@ -10,10 +10,10 @@ import h5py
 import numpy as np
 import pytest
 
-import data_tools.reading.store as store_module
+import data_tools.formats.reading.hdf5_store as store_module
 from data_tools.episode import holding_numbers
-from data_tools.files.cache import LruCache
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
+from data_tools.storage.files.cache import LruCache
 from policy_ft import assemble
 from policy_ft.data.fitting import fit_transforms
 from policy_ft.data.soundness import survey
@@ -128,7 +128,7 @@ def test_faults_and_sound_episodes_are_told_together(record, run_config):
 
 COUNTED = """
 import sys
-import data_tools.reading.store as store_module
+import data_tools.formats.reading.hdf5_store as store_module
 from accelerate import PartialState
 from policy_ft import assemble
 from policy_ft.config.loader import load_config

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from eval_envs.collect import collect
 from policy_ft import assemble
 from policy_ft.assemble import trainers

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from data_tools.files.locks import NO_LOCKS_HERE
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
+from data_tools.storage.files.locks import NO_LOCKS_HERE
 from policy_ft import assemble
 from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import save_policy

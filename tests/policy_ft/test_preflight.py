@@ -10,8 +10,8 @@ import pytest
 import yaml
 from safetensors.torch import save_file
 
-from data_tools.lerobot import LeRobotOptions, write_lerobot
-from data_tools.reader import open_dataset
+from data_tools.formats.lerobot import LeRobotOptions, write_lerobot
+from data_tools.formats.reader import open_dataset
 from policy_ft import assemble
 from policy_ft.checkpoints.load import load_policy
 from policy_ft.config.model import TimmVisionConfig

@@ -10,7 +10,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from policy_ft import assemble, quickstart
 from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import save_policy, weights_hash

@@ -4,7 +4,7 @@ import h5py
 import pytest
 import yaml
 
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from policy_ft import assemble
 from policy_ft.errors import UserError
 

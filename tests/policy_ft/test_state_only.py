@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from data_tools.conventions import CameraSpec
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from data_tools.writer import EpisodeWriter
 from eval_envs.contract import check_env
 from eval_envs.making import make_env
@@ -171,7 +171,7 @@ def test_images_that_a_policy_does_not_see_are_not_decoded(run_config, point_run
     assert assemble.check(config) == []
     episodes = open_data(config.data, config.seed)
     policy = assemble.build_policy(config, episodes)
-    monkeypatch.setattr("data_tools.reading.store.decode_frame", None)
+    monkeypatch.setattr("data_tools.formats.reading.hdf5_store.decode_frame", None)
     assemble.build_trainer(config, policy, episodes).run()
 
 

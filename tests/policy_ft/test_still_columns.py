@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from data_tools.conventions import Conventions
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from data_tools.writer import EpisodeWriter
 from policy_ft import assemble
 from policy_ft.checkpoints.load import load_policy

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from policy_ft import assemble
 from policy_ft.checkpoints.weights import weights_hash
 from policy_ft.config.model import ExpertConfig, TimmVisionConfig

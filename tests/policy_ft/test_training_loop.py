@@ -8,7 +8,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from policy_ft import assemble
 from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.weights import weights_hash

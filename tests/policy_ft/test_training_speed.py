@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from policy_ft import assemble
 from policy_ft.config.model import DecoderConfig, SiglipVisionConfig
 from policy_ft.config.run import OptimizerConfig

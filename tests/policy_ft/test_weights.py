@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from data_tools.kept import KeptDataset
-from data_tools.reader import open_dataset
+from data_tools.formats.kept import KeptDataset
+from data_tools.formats.reader import open_dataset
 from data_tools.rewrite.split import Split, write_split_keep
 from policy_ft import assemble
 from policy_ft.data.loader import BatchLoader

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.errors import UserError
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from tests.data_tools.fuzz.beside_damage import damage_beside
 from tests.data_tools.fuzz.delivered import Delivered, differences, everything, told_by
 from tests.data_tools.fuzz.hdf5_damage import damage_hdf5

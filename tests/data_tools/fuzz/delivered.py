@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.doctor import validate
+from data_tools.doctor.examination import validate
 from data_tools.episode import Dataset, Episode
-from data_tools.layouts.preset import presets
-from data_tools.lerobot.dataset import LeRobotEpisode
-from data_tools.reading.dataset import Hdf5Episode
-from data_tools.reading.records import ArraySource, EpisodeRecord
-from data_tools.reading.store import row_of
+from data_tools.formats.layouts.preset import presets
+from data_tools.formats.lerobot.lerobot_dataset import LeRobotEpisode
+from data_tools.formats.reading.hdf5_dataset import Hdf5Episode
+from data_tools.formats.reading.hdf5_store import row_of
+from data_tools.formats.reading.records import ArraySource, EpisodeRecord
 from tests.data_tools.fuzz.touched import Touched
 
 

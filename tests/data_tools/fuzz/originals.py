@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from data_tools.files.paths import HDF5_SUFFIXES
-from data_tools.layouts.sidecar import FOLDER_SIDECAR
+from data_tools.formats.layouts.sidecar import FOLDER_SIDECAR
+from data_tools.storage.files.paths import HDF5_SUFFIXES
+from tests.data_tools.formats.lerobot.conftest import info_of, write_v21, write_v30
 from tests.data_tools.layout_cases import CASES, Case, written
-from tests.data_tools.lerobot.conftest import info_of, write_v21, write_v30
 
 LEROBOT_KINDS = tuple(f"{v}_{mode}" for v in ("v2.1", "v3.0") for mode in ("image", "video"))
 LAYOUTS = tuple(case.layout for case in CASES)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from tests.data_tools.fuzz.case import GOOD, Cases
 from tests.data_tools.fuzz.originals import LAYOUTS, LEROBOT_KINDS, place_of, write_originals
 from tests.data_tools.fuzz.pool import run_cases

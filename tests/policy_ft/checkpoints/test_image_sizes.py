@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from data_tools.episode import Observation
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from eval_envs.collect import collect
 from policy_ft import assemble
 from policy_ft.checkpoints.conversion.convert import convert

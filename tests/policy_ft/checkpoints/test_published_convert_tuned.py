@@ -9,7 +9,7 @@ import torch
 import yaml
 
 import policy_ft
-from data_tools.mapping.columns import LinearMap
+from data_tools.formats.mapping.column_maps import LinearMap
 from policy_ft.checkpoints.conversion.convert import convert
 from policy_ft.checkpoints.native import save_policy
 from policy_ft.errors import UserError

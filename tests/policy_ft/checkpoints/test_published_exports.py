@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import policy_ft
-from data_tools.mapping.columns import LinearMap
+from data_tools.formats.mapping.column_maps import LinearMap
 from policy_ft.assemble import _descended
 from policy_ft.checkpoints import atomic, hub
 from policy_ft.checkpoints.conversion.convert import convert

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_tools.conventions import Conventions
-from data_tools.reader import open_dataset
+from data_tools.formats.reader import open_dataset
 from data_tools.writer import EpisodeWriter
 from policy_ft import assemble
 from policy_ft.checkpoints.load import load_policy

@@ -1,0 +1,1 @@
+"""The doctor: checks, repairs, planted faults and the report."""

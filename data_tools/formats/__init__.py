@@ -1,0 +1,1 @@
+"""Which file holds what: layouts, walks over files, LeRobot folders, mappings, and the reader."""

@@ -1,0 +1,179 @@
+"""meta/info.json of a LeRobot folder: its version, features and where its files lie."""
+
+import json
+import os
+import re
+from pathlib import Path, PurePosixPath
+from string import Formatter
+from typing import Final, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictInt, ValidationError
+
+from data_tools.conventions import MAX_CONTROL_HZ
+from data_tools.declaration import Number
+from data_tools.doctor.checks.opening import UNKNOWN_LAYOUT, UNREADABLE_FILE
+from data_tools.errors import UserError, describe, raise_faults
+from data_tools.formats.lerobot.features import Feature
+from data_tools.refusals import faults_in_file
+
+Version = Literal["v2.0", "v2.1", "v3.0"]
+VERSIONS: Final[tuple[Version, ...]] = get_args(Version)
+INFO_FILE: Final = "meta/info.json"
+INDEX_FEATURES: Final = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+
+_V2_DATA: Final = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
+_V2_VIDEO: Final = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
+DATA_PATH: Final[dict[Version, str]] = {
+    "v2.0": _V2_DATA,
+    "v2.1": _V2_DATA,
+    "v3.0": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+}
+VIDEO_PATH: Final[dict[Version, str]] = {
+    "v2.0": _V2_VIDEO,
+    "v2.1": _V2_VIDEO,
+    "v3.0": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
+}
+_V2_PLACES: Final = {"episode_chunk", "episode_index"}
+_V3_PLACES: Final = {"chunk_index", "file_index"}
+_NUMBER_FORMAT: Final = re.compile(r"(0?\d{1,2}d?)?")
+
+
+class Info(BaseModel):
+    """What info.json says about the dataset as a whole; what it leaves out is as LeRobot has it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    codebase_version: Version
+    fps: Number = Field(gt=0, le=MAX_CONTROL_HZ, description="Steps per second.")
+    features: dict[str, Feature]
+    total_episodes: StrictInt | None = Field(None, ge=0)
+    total_frames: StrictInt | None = Field(None, ge=0)
+    chunks_size: StrictInt = Field(1000, gt=0, description="Most files of one folder.")
+    data_path: str = Field("", description="Template of the Parquet files' paths.")
+    video_path: str | None = Field(None, description="Template of the videos' paths.")
+    robot_type: str | None = Field(None, description="Name of the robot.")
+
+    @property
+    def is_v3(self) -> bool:
+        """Whether a file holds many episodes."""
+        return self.codebase_version == "v3.0"
+
+    @property
+    def data_template(self) -> str:
+        """Where the Parquet files lie."""
+        return self.data_path or DATA_PATH[self.codebase_version]
+
+    @property
+    def video_template(self) -> str:
+        """Where the videos lie."""
+        return self.video_path or VIDEO_PATH[self.codebase_version]
+
+
+def is_lerobot(folder: Path) -> bool:
+    """Whether a folder's meta/info.json is of LeRobot's kind; one that is no JSON may be."""
+    path = folder / INFO_FILE
+    if not os.path.isfile(path):  # no error for a name too long
+        return False
+    try:
+        content = read_json(path)
+    except UserError:
+        return True  # which read_info tells
+    return isinstance(content, dict) and (
+        "codebase_version" in content or {"features", "fps"} <= content.keys()
+    )
+
+
+def read_info(folder: Path) -> Info:
+    """info.json of the folder.
+
+    Raises:
+        UserError: it is missing or not valid, or of a version that is not read; all faults at once.
+    """
+    path = folder / INFO_FILE
+    content = read_json(path)
+    if not isinstance(content, dict):
+        remedy = "Mend info.json, or download it again."
+        raise UserError(describe(str(path), repr(content)[:80], "a mapping", remedy))
+    faults = _version_faults(path, content)
+    if faults:  # the other faults are told in spite of it
+        content = content | {"codebase_version": "v2.1"}
+    try:
+        info = Info.model_validate(content)
+    except ValidationError as error:
+        remedy = "Mend info.json, or download it again."
+        raise UserError([*faults, *faults_in_file(error, Info, path, remedy)]) from error
+    raise_faults(faults or _unsafe(path, info))
+    return info
+
+
+def file_path(folder: Path, template: str, **places: int | str) -> Path:
+    """The file that a template of info.json names for these places, below the folder."""
+    return folder / template.format(**places)
+
+
+def read_json(path: Path) -> JsonValue:
+    """What a JSON file holds; UserError when it is missing or no JSON."""
+    try:
+        content: JsonValue = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        remedy = "Give the folder that holds `meta`, or download the dataset again."
+        expected, rule = "a LeRobot dataset folder", UNREADABLE_FILE.name
+        raise UserError(describe(str(path), "no such file", expected, remedy, rule)) from error
+    except (OSError, ValueError, RecursionError) as error:
+        found = f"no readable JSON ({type(error).__name__}: {error})"
+        rule = UNREADABLE_FILE.name
+        raise UserError(describe(str(path), found, "a mapping", "Copy it again.", rule)) from error
+    return content
+
+
+def _version_faults(path: Path, content: dict[str, JsonValue]) -> list[str]:
+    version = content.get("codebase_version")
+    if version in VERSIONS:
+        return []
+    found = repr(version)[:80] if "codebase_version" in content else "no version"
+    remedy = (
+        "Take the dataset in one of these versions; where only the number is wrong, write the right"
+        " one: 'v3.0' has meta/episodes/chunk-000/file-000.parquet, 'v2.0' and 'v2.1' have "
+        "meta/episodes.jsonl."
+    )
+    expected = f"one of {list(VERSIONS)}"
+    where, rule = f"{path}, codebase_version", UNKNOWN_LAYOUT.name
+    return [describe(where, found, expected, remedy, rule)]
+
+
+def _unsafe(path: Path, info: Info) -> list[str]:
+    """Templates and feature names that lead out of the folder or format objects."""
+    faults = []
+    for name, feature in info.features.items():
+        if feature.dtype == "video" and ("/" in name or name.startswith(".")):
+            expected = "a name without '/' that does not start with '.'"
+            faults.append(describe(f"{path}, features", repr(name)[:80], expected, "Rename it."))
+    places = _V3_PLACES if info.is_v3 else _V2_PLACES
+    for field, template, known in (
+        ("data_path", info.data_template, places),
+        ("video_path", info.video_template, places | {"video_key"}),
+    ):
+        if not _is_safe(template, known):
+            expected = f"a path below the folder, made of the places {sorted(known)}"
+            found = repr(template)[:200]
+            faults.append(describe(f"{path}, {field}", found, expected, "Mend info.json."))
+    return faults
+
+
+def _is_safe(template: str, places: set[str]) -> bool:
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError:
+        return False
+    if any(
+        name is not None
+        and (
+            name not in places
+            or conversion
+            or not _NUMBER_FORMAT.fullmatch(spec or "")
+            or (name == "video_key" and spec)
+        )
+        for _, name, spec, conversion in parts
+    ):
+        return False
+    plain = PurePosixPath("".join(text for text, *_ in parts))
+    return not plain.is_absolute() and ".." not in plain.parts

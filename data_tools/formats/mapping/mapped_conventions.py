@@ -1,0 +1,205 @@
+"""A mapping worked out: what a dataset declares once its cameras and columns are the target's."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_tools.conventions import ActionSpec, CameraSpec, Conventions, GripperSpec, StateSpec
+from data_tools.errors import raise_faults
+from data_tools.formats.mapping.column_maps import AlohaGripperMap, LinearMap
+from data_tools.formats.mapping.mapping import ColumnChoice, ConventionsMapping, unusable
+
+
+@dataclass(frozen=True)
+class Columns:
+    """One part of a mapping, worked out: column i is values[..., places[i]], then the maps.
+
+    Attributes:
+        names: the target's, in order.
+        places: of each in the dataset's own columns.
+        maps: of some of them, by the target's name.
+    """
+
+    names: tuple[str, ...]
+    places: tuple[int, ...]
+    maps: tuple[LinearMap | AlohaGripperMap, ...]
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A mapping, worked out for one dataset and one target.
+
+    Attributes:
+        conventions: what the mapped dataset declares; cameras it lacks are left out.
+        cameras: the target's name of each camera that is there -> the dataset's own.
+        state: the state's columns.
+        action: the action's columns.
+    """
+
+    conventions: Conventions
+    cameras: Mapping[str, str]
+    state: Columns
+    action: Columns
+
+
+def mapped(source: Conventions, target: Conventions, mapping: ConventionsMapping) -> Mapped:
+    """The mapping, worked out.
+
+    A gripper that both declare with other values is mapped linearly, open to open and closed to
+    closed, unless the mapping has a map of its column. Cameras take the target's size, and those
+    that the mapping names its `source` too: whoever names a camera accepts how it sees.
+
+    Args:
+        source: of the dataset.
+        target: of what it is to become.
+        mapping: what a person says about the two.
+
+    Raises:
+        UserError: a camera or column is not there, is used for nothing, or is mapped twice; all
+            faults at once, each beginning with its key in the mapping.
+    """
+    cameras = _cameras(source, target, mapping.cameras)
+    raise_faults(unusable(source, target, mapping))
+    state = _columns(source.state.names, target.state.names, mapping.state, ())
+    signs = _gripper_maps(source.action, target.action, mapping.action)
+    action = _columns(source.action.names, target.action.names, mapping.action, signs)
+    conventions = Conventions(
+        cameras=tuple(
+            _as_target(source.camera(own), target.camera(name), is_named=name in mapping.cameras)
+            for name, own in cameras.items()
+        ),
+        state=_mapped_state(source.state, target.state, state),
+        action=_mapped_action(source.action, target.action, action),
+        control_hz=source.control_hz,
+    )
+    return Mapped(conventions, cameras, state, action)
+
+
+def _cameras(
+    source: Conventions, target: Conventions, named: Mapping[str, str | None]
+) -> dict[str, str]:
+    """The target's name -> the own name of every camera that is there."""
+    own = {camera.name: named.get(camera.name, camera.name) for camera in target.cameras}
+    return {name: each for name, each in own.items() if each in source.camera_names}
+
+
+def _columns(
+    own: Sequence[str],
+    target: tuple[str, ...],
+    choice: ColumnChoice,
+    signs: tuple[LinearMap, ...],
+) -> Columns:
+    places = tuple(own.index(choice.rename.get(name, name)) for name in target)
+    return Columns(target, places, (*choice.maps, *signs))
+
+
+def _gripper_maps(
+    source: ActionSpec, target: ActionSpec, choice: ColumnChoice
+) -> tuple[LinearMap, ...]:
+    """A map for every gripper whose declared values differ, but for columns with a map already."""
+    declared = {gripper.column: gripper for gripper in source.grippers}
+    explicit = {each.column for each in choice.maps}
+    maps = []
+    for wanted in target.grippers:
+        have = declared.get(choice.rename.get(wanted.column, wanted.column))
+        if have is None or wanted.column in explicit or have.open_value == have.closed_value:
+            continue
+        scale = (wanted.open_value - wanted.closed_value) / (have.open_value - have.closed_value)
+        offset = wanted.closed_value - scale * have.closed_value
+        if scale != 0 and (scale, offset) != (1, 0):
+            column = wanted.column
+            maps.append(LinearMap(kind="linear", column=column, scale=scale, offset=offset))
+    return tuple(maps)
+
+
+def _as_target(own: CameraSpec, target: CameraSpec, *, is_named: bool) -> CameraSpec:
+    taken = ("name", "height", "width", *(("source",) if is_named else ()))
+    return own.model_copy(update={field: getattr(target, field) for field in taken})
+
+
+def _mapped_state(source: StateSpec, target: StateSpec, columns: Columns) -> StateSpec:
+    return StateSpec(
+        names=columns.names,
+        units=_mapped_units(source.units, target.units, columns),
+        frame=source.frame,
+    )
+
+
+def _mapped_action(source: ActionSpec, target: ActionSpec, columns: Columns) -> ActionSpec:
+    maps = {each.column: each for each in columns.maps}
+    limits = [
+        _mapped_range(
+            (source.low[place], source.high[place]), (low, high), maps.get(name, _IDENTITY)
+        )
+        for name, place, low, high in zip(
+            columns.names, columns.places, target.low, target.high, strict=True
+        )
+    ]
+    return ActionSpec(
+        names=columns.names,
+        units=_mapped_units(source.units, target.units, columns),
+        references=tuple(source.references[place] for place in columns.places),
+        low=tuple(low for low, _ in limits),
+        high=tuple(high for _, high in limits),
+        frame=source.frame,
+        rotation=source.rotation,
+        grippers=tuple(_mapped_grippers(source, target, columns, maps)),
+    )
+
+
+def _mapped_units(own: Sequence[str], target: Sequence[str], columns: Columns) -> tuple[str, ...]:
+    mapped_names = {each.column for each in columns.maps}
+    return tuple(
+        unit if name in mapped_names else own[place]
+        for name, place, unit in zip(columns.names, columns.places, target, strict=True)
+    )
+
+
+def _mapped_grippers(
+    source: ActionSpec,
+    target: ActionSpec,
+    columns: Columns,
+    maps: Mapping[str, LinearMap | AlohaGripperMap],
+) -> Iterator[GripperSpec]:
+    """In the target's order, those it does not know last."""
+    declared = {gripper.column: gripper for gripper in source.grippers}
+    own = {
+        name: source.names[place] for name, place in zip(columns.names, columns.places, strict=True)
+    }
+    wanted = {gripper.column: gripper for gripper in target.grippers}
+    for name in (*wanted, *(name for name in columns.names if name not in wanted)):
+        if own[name] not in declared:
+            continue
+        have, map_ = declared[own[name]], maps.get(name, _IDENTITY)
+        goal = wanted.get(name, have)
+        yield GripperSpec(
+            column=name,
+            open_value=_snapped(_through(map_, have.open_value), goal.open_value),
+            closed_value=_snapped(_through(map_, have.closed_value), goal.closed_value),
+        )
+
+
+_IDENTITY = LinearMap(kind="linear", column="any", scale=1.0)
+
+
+def _mapped_range(
+    own: tuple[float, float], target: tuple[float, float], map_: LinearMap | AlohaGripperMap
+) -> tuple[float, float]:
+    low, high = sorted(_through(map_, limit) for limit in own)
+    return _snapped(low, target[0]), _snapped(high, target[1])
+
+
+def _through(map_: LinearMap | AlohaGripperMap, value: float) -> float:
+    """The mapped value; an infinite one keeps or turns its sign with the map's direction."""
+    if math.isinf(value):
+        ends = map_.to_model(np.array([0.0, 1.0]))
+        return math.copysign(value, value * (ends[1] - ends[0]))
+    return float(map_.to_model(np.array(value)))
+
+
+def _snapped(value: float, target: float) -> float:
+    """The target's value where the difference is rounding."""
+    is_same = math.isfinite(target) and math.isclose(value, target, rel_tol=1e-9, abs_tol=1e-12)
+    return target if is_same else value

@@ -1,0 +1,1 @@
+"""Bytes on a disk or behind a URL: files, the objects of HDF5 files, frames."""
