@@ -30,11 +30,8 @@ def missing_column(where: str, name: str, known: Iterable[str]) -> UserError:
     hint = nearest(name, listed)
     line = f"`layout: {{columns: {{{name}: ...}}}}`"
     remedy = f"Declare where it is in the sidecar, {line} (docs/bring-your-own-hdf5.md)"
-    return UserError(
-        describe(where, f"the columns {listed}", f"{name!r} too", f"{remedy}; {hint}")
-        if hint
-        else describe(where, f"the columns {listed}", f"{name!r} too", f"{remedy}.")
-    )
+    remedy += f"; {hint}" if hint else "."
+    return UserError(describe(where, f"the columns {listed}", f"{name!r} too", remedy))
 
 
 def column_where(episode: Episode, name: str) -> str:

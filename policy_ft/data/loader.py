@@ -28,10 +28,10 @@ class BatchLoader:
     """The batches of one rank.
 
     The global batch of train step i holds the positions [i * batch_size, (i + 1) * batch_size) of
-    the order. It is cut into accumulation_steps micro-batches and each of
-    those into one part a rank, so the union over ranks and micro-batches does not depend on their
-    numbers. With batch_size 8, 2 micro-batches and 2 ranks, rank 1 gets the positions 2, 3 and then
-    6, 7 of step 0.
+    the order. It is cut into accumulation_steps micro-batches and each of those into one part a
+    rank, so the union over ranks and micro-batches does not depend on their numbers. With
+    batch_size 8, 2 micro-batches and 2 ranks, rank 1 gets the positions 2, 3 and then 6, 7 of step
+    0.
 
     Args:
         windows: the samples, of one source or several.

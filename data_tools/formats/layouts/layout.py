@@ -292,7 +292,8 @@ class Layout(Declaration):
     def file_patterns(self) -> tuple[str, ...]:
         """Paths from the data file's folder of every other file that is read, with their words."""
         videos = [place for place in self.images.values() if isinstance(place, Video)]
-        facts = [*self.instruction, self.success, self.rate, *self.attributes.values()]
+        facts: list[object] = [*self.instruction, self.success, self.rate]
+        facts += [*self.attributes.values(), *self.columns.values()]
         facts += [video.value for video in videos]
         files = [place.file for place in facts if isinstance(place, InJsonFile)]
         return (*(video.video for video in videos), *files)

@@ -1,5 +1,6 @@
 """The laws of the index: what it gives equals what the files say, whatever happened to either."""
 
+import json
 import os
 import pickle
 import time
@@ -92,6 +93,18 @@ def test_columns_come_out_of_the_index_as_they_went_in(folder, scanned):
     assert found[0] == found[1]
     assert found[0][0] == ("weight", "share")
     assert found[0][1][3] == (("weight", "share"), [[*map(float, range(7))], [2.0] * 7])
+
+
+def test_a_column_in_another_file_is_what_that_file_says_now(folder):
+    for number in range(2):
+        path = folder / f"part_{number}.hdf5"
+        sidecar = path.with_name(path.name + ".conventions.yaml")
+        sidecar.write_text("layout: {columns: {weight: {file: scores.json, key: '{episode}'}}}\n")
+        settle(sidecar)
+    for score in (1.0, 2.0):
+        (folder / "scores.json").write_text(json.dumps({"demo_0": score, "demo_1": score}))
+        settle(folder / "scores.json", 60 * score)
+        assert open_dataset(folder)[0].column("weight")[0] == score
 
 
 def test_only_changed_and_new_files_are_read_again(folder, scanned, conventions, make_episode):
