@@ -75,6 +75,11 @@ class Lost:
         for name in ("error", "traceback"):
             object.__setattr__(self, name, _ADDRESS.sub("0x...", getattr(self, name)))
 
+    @property
+    def words(self) -> str:
+        """The traceback as the end of a message."""
+        return f"It said:\n{self.traceback}" if self.traceback else "It said nothing."
+
     @classmethod
     def by(cls, error: Exception, stage: Stage) -> Self:
         """The loss of the episode in which this was raised."""

@@ -75,13 +75,13 @@ class WorkerProcess:
         try:
             answer = receive(self.connection)
         except TimeoutError:
-            return self.stopped("half an answer and then nothing")
+            return self.stopped("half an answer and then none")
         except BrokenStreamError as error:
-            return self._ended(f"{error}; its process")
+            return self._ended(f" ({error})")
         except ConnectionError:  # it is gone without having read all that was sent
             answer = None
         if answer is None:
-            return self._ended("its process")
+            return self._ended()
         if isinstance(answer, Made):
             self._stage = "reset"
         return answer
@@ -90,7 +90,7 @@ class WorkerProcess:
         """The loss of an episode whose simulator hangs; it is made to say where, and killed."""
         self._process.send_signal(signal.SIGABRT)  # faulthandler then tells every thread's place
         self._wait()
-        return Lost(self._stage, f"found {found}; killed it", self._told())
+        return Lost(self._stage, found, self._told())
 
     def finish(self) -> None:
         """Let it close its environment and end by itself."""
@@ -105,10 +105,10 @@ class WorkerProcess:
         self.connection.close()
         self._said.close()
 
-    def _ended(self, what: str) -> Lost:
+    def _ended(self, after: str = "") -> Lost:
         code = self._wait()
         how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
-        return Lost(self._stage, f"{what} ended with {how}", self._told())
+        return Lost(self._stage, f"a process that ended with {how}{after}", self._told())
 
     def _wait(self, patience_s: float = DYING_S) -> int:
         try:

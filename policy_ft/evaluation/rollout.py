@@ -132,7 +132,7 @@ def _require_some_played(result: EvaluationResult) -> None:
     first = result.episodes[0].lost
     if first is not None and len(result.lost) == len(result.episodes):
         found = f"all {len(result.lost)} episodes lost, the first as: {first.error}"
-        remedy = f"Mend the simulator and evaluate anew; it said:\n{first.traceback}"
+        remedy = f"Mend the simulator and evaluate anew. {first.words}"
         expected = "a simulator that brings some to an end"
         where = f"environment {result.episodes[0].env_id}"
         raise UserError(describe(where, found, expected, remedy))
@@ -222,7 +222,7 @@ class _Run:
             self._require_fit(answer.conventions, rollout.spec)
         elif answer.stage == "make" and not self._agreeing:
             where = f"environment {rollout.spec.env_id!r} with {rollout.spec.env_args}"
-            remedy = f"Mend the simulator's installation; it said:\n{answer.traceback}"
+            remedy = f"Mend the simulator's installation. {answer.words}"
             raise UserError(describe(where, answer.error, "one that can be made", remedy))
         rollout.take(answer, self._policy.conventions.camera_names)
 

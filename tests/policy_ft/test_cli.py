@@ -195,7 +195,7 @@ def test_eval_tells_of_lost_episodes_and_exits_with_1(
     places = ["--env", "falling:Falling-v0", "--isolate", "--video", tmp_path / "videos"]
     result = call("eval", checkpoint, *IN_REACH, "--seed", 30_001, *places)
     assert result.exit_code == 1, result.stderr
-    assert "lost: seed 30003 of falling:Falling-v0, its process ended with exit" in result.stdout
+    assert "lost: seed 30003 of falling:Falling-v0, a process that ended with exit" in result.stdout
     assert "1 of 3 episodes were lost and count as no successes" in result.stdout
 
 
