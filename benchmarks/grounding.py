@@ -18,13 +18,13 @@ from rich.table import Table
 from eval_envs.episodes import seeded_suite
 from eval_envs.perturb import BlankImages, SwappedInstruction
 from eval_envs.pool import LocalPool
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import weights_hash
 from policy_ft.evaluation.rollout import evaluate
 from policy_ft.evaluation.tables import HEADER, success_rows
 from policy_ft.execution.chunks import recorded_replan_steps
 from policy_ft.execution.executor import RecedingHorizon
 from policy_ft.execution.threads import ROLLOUT_THREADS
+from policy_ft.formats.load import load_policy
 
 CONTROLS = {
     "as it is": (),

@@ -17,7 +17,6 @@ from rich.table import Table
 
 from eval_envs.episodes import seeded_suite
 from eval_envs.pool import LocalPool
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import save_policy, weights_hash
 from policy_ft.config.loader import load_config
 from policy_ft.evaluation.results import EvaluationResult
@@ -25,6 +24,7 @@ from policy_ft.evaluation.rollout import evaluate
 from policy_ft.evaluation.tables import HEADER, success_rows
 from policy_ft.execution.executor import RecedingHorizon
 from policy_ft.execution.threads import ROLLOUT_THREADS
+from policy_ft.formats.load import load_policy
 from policy_ft.policy import Policy
 from policy_ft.training.directory import CONFIG_FILE
 

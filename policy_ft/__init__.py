@@ -15,7 +15,7 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     if name == "load_policy":
-        from policy_ft.checkpoints.load import load_policy
+        from policy_ft.formats.load import load_policy
 
         return load_policy
     if name == "train":

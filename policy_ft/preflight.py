@@ -10,7 +10,6 @@ from data_tools.conventions import Conventions, compare
 from data_tools.episode import Dataset
 from data_tools.formats.mapping.mapping import ConventionsMapping, without_cameras
 from eval_envs.making import make_env
-from policy_ft.checkpoints.load import locate, read_published, read_tokenizer
 from policy_ft.checkpoints.native import read_parts
 from policy_ft.config.data import DataConfig
 from policy_ft.config.policy import NewPolicy, PretrainedPolicy
@@ -18,9 +17,10 @@ from policy_ft.config.run import EvaluationConfig, RunConfig
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.data.motion import held_motion_faults
 from policy_ft.data.sources import Source, sources_of
-from policy_ft.embodiments import PRESETS, Embodiment, load_embodiment
 from policy_ft.errors import Faults, UserError, describe, nearest, raise_faults
 from policy_ft.evaluation.rollout import require_agreement
+from policy_ft.formats.embodiments import PRESETS, Embodiment, load_embodiment
+from policy_ft.formats.load import locate, read_published, read_tokenizer
 from policy_ft.models.objective import Objective
 from policy_ft.policy import Policy
 from policy_ft.training.features import build_feature_cache

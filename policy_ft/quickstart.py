@@ -21,7 +21,6 @@ from data_tools.view.tables import print_table
 from eval_envs.episodes import seeded_suite
 from eval_envs.pool import LocalPool
 from policy_ft import assemble
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import PROVENANCE_FILE, save_policy, weights_hash
 from policy_ft.config.data import CollectConfig
 from policy_ft.config.loader import dump_config, load_config
@@ -38,6 +37,7 @@ from policy_ft.evaluation.videos import film
 from policy_ft.execution.chunks import recorded_replan_steps
 from policy_ft.execution.executor import RecedingHorizon
 from policy_ft.execution.threads import rollout_threads
+from policy_ft.formats.load import load_policy
 from policy_ft.policy import Policy
 from policy_ft.training.directory import TrainResult
 

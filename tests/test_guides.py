@@ -10,11 +10,11 @@ import yaml
 from data_tools.formats.mapping.column_maps import map_columns
 from data_tools.formats.reader import open_dataset
 from policy_ft.assemble import check, train
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.config.loader import load_config
 from policy_ft.config.policy import PretrainedPolicy
 from policy_ft.config.transforms import TransformsConfig
-from policy_ft.embodiments import PRESETS, Embodiment, load_embodiment
+from policy_ft.formats.embodiments import PRESETS, Embodiment, load_embodiment
+from policy_ft.formats.load import load_policy
 from tests.policy_ft import point_world
 
 ROOT = Path(__file__).resolve().parent.parent

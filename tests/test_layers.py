@@ -20,11 +20,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("policy_ft.config", "policy_ft.ranks"),
     ("policy_ft.models", "policy_ft.augment", "policy_ft.tokenization"),
     ("policy_ft.transforms", "policy_ft.objectives"),
-    ("policy_ft.data", "policy_ft.embodiments"),
+    ("policy_ft.data", "policy_ft.formats.embodiments"),
     ("policy_ft.policy",),
     ("policy_ft.checkpoints", "policy_ft.tuning", "policy_ft.execution"),
     ("policy_ft.evaluation",),
-    ("policy_ft.training",),
+    ("policy_ft.training", "policy_ft.formats"),
     ("policy_ft.deployment", "policy_ft.preflight"),
     ("policy_ft.assemble",),
     ("policy_ft.quickstart",),
@@ -246,6 +246,22 @@ PLANTED = [
         upward_imports,
         {"policy_ft/data/a.py": "from policy_ft import train\n", "policy_ft/__init__.py": ""},
         "policy_ft/data/a.py:1: found policy_ft.data",
+    ),
+    (
+        upward_imports,
+        {
+            "policy_ft/training/a.py": "from policy_ft.formats.load import load_policy\n",
+            "policy_ft/formats/load.py": "",
+        },
+        "found policy_ft.training",
+    ),
+    (
+        upward_imports,
+        {
+            "policy_ft/tuning/a.py": "from policy_ft.formats import hub\n",
+            "policy_ft/formats/hub.py": "",
+        },
+        "found policy_ft.tuning",
     ),
     (
         unplaced_rooms,

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from peers.measure import Measured, release_memory, sampling, train_step
-from policy_ft.checkpoints.names import NAMES
 from policy_ft.config.model import ModelConfig
+from policy_ft.formats.tensor_names import NAMES
 from policy_ft.models.build import build_model
 from policy_ft.models.inputs import ModelInput, trimmed_prompt_length
 from policy_ft.models.solvers import Euler

@@ -11,8 +11,8 @@ from pi0_sizes import NUM_CAMERAS, pi0_config
 from safetensors.torch import save_file
 from torch import Tensor
 
-from policy_ft.checkpoints.names import NAMES
 from policy_ft.config.model import ModelConfig
+from policy_ft.formats.tensor_names import NAMES
 from policy_ft.models.build import build_model
 
 MAX_DRAWS = 8

@@ -5,10 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_tools.episode import Dataset
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import UNUSED_HASH
-from policy_ft.checkpoints.parts import load_language, load_tower
-from policy_ft.checkpoints.published.record import Fit
 from policy_ft.config.policy import NewPolicy, PretrainedPolicy, TrainedTokenizer
 from policy_ft.config.run import RunConfig
 from policy_ft.config.transforms import TransformsConfig
@@ -16,6 +13,9 @@ from policy_ft.data.fitting import fit_transforms
 from policy_ft.data.opening import aligned
 from policy_ft.data.sources import Mixture, statistics_basis, training_indices
 from policy_ft.errors import UserError, describe
+from policy_ft.formats.load import load_policy
+from policy_ft.formats.parts import load_language, load_tower
+from policy_ft.formats.published import Fit
 from policy_ft.models.backbones.timm_tower import TimmTower
 from policy_ft.models.build import build_model
 from policy_ft.models.vla import VLAModel

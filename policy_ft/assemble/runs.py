@@ -17,7 +17,6 @@ from policy_ft.assemble.trainers import (
     build_trainer,
     identity_of,
 )
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.config.data import DataConfig
 from policy_ft.config.policy import PretrainedPolicy
 from policy_ft.config.run import RunConfig
@@ -25,6 +24,7 @@ from policy_ft.data.motion import motion_remarks
 from policy_ft.data.opening import is_to_be_collected
 from policy_ft.data.soundness import data_to_check, survey
 from policy_ft.errors import Faults, UserError, describe, raise_faults
+from policy_ft.formats.load import load_policy
 from policy_ft.policy import Policy
 from policy_ft.preflight import (
     remarks,

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from policy_ft.checkpoints.image_sizes import regridded
+from policy_ft.checkpoints.tensor_files import TensorStore
 from policy_ft.checkpoints.weights import read_weights
 from policy_ft.config.model import ModelConfig, SiglipVisionConfig
 from policy_ft.config.resize import ModelResize
@@ -19,7 +20,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def read_model(
     config: ModelConfig,
-    files: Sequence[Path],
+    files: Sequence[Path | TensorStore],
     *,
     device: torch.device | str = "cpu",
     dtype: str = "float32",
@@ -37,7 +38,7 @@ def read_model(
 
     Args:
         config: the model's settings, the sizes of `resize` included.
-        files: safetensors files that hold the tensors between them.
+        files: safetensors files and stores that hold the tensors between them.
         device: where the weights go.
         dtype: a name in DTYPES, of all weights but VLAModel.float32_names.
         init_missing: as in `read_weights`.

@@ -1,17 +1,16 @@
-"""Safetensors files (or orbax's params) as one mapping of tensors that lie on the disk."""
+"""Files of tensors, safetensors or others, as one mapping of tensors that lie on the disk."""
 
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from policy_ft.checkpoints.orbax import MANIFEST, OrbaxWeights
 from policy_ft.errors import UserError, describe, nearest, raise_faults, read_json
 
 WEIGHTS_FILE = "model.safetensors"
@@ -50,6 +49,17 @@ class StoredTensor(NamedTuple):
     is_floating_point: bool
 
 
+class TensorStore(Protocol):
+    """Tensors that lie on the disk otherwise than in a safetensors file."""
+
+    @property
+    def path(self) -> Path:
+        """How messages call it."""
+
+    def open(self) -> AbstractContextManager[Any]:
+        """What has the methods `keys`, `get_slice` and `get_tensor` of `safetensors.safe_open`."""
+
+
 class TensorFiles:
     """Tensors of several files by name; a context manager.
 
@@ -57,8 +67,7 @@ class TensorFiles:
     system may drop again, and into no memory of this process.
 
     Args:
-        files: safetensors files that hold the tensors between them, or a params directory that
-            orbax wrote.
+        files: safetensors files and stores that hold the tensors between them.
 
     Attributes:
         headers: name -> what its file says about the tensor.
@@ -67,14 +76,15 @@ class TensorFiles:
         UserError: no such file, a damaged file, or a name that stands in two of the files.
     """
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        self.files = tuple(files)
+    def __init__(self, files: Sequence[Path | TensorStore]) -> None:
+        self.files = tuple(file if isinstance(file, Path) else file.path for file in files)
         self.headers: dict[str, StoredTensor] = {}
         self._opened: dict[str, tuple[Path, Any]] = {}
         with ExitStack() as stack:
             faults: list[str] = []
-            for path in self.files:
-                faults += self._add(path, _open(path, stack))
+            for path, file in zip(self.files, files, strict=True):
+                opened = _open(file) if isinstance(file, Path) else file.open()
+                faults += self._add(path, stack.enter_context(opened))
             raise_faults(faults)
             self._stack = stack.pop_all()
 
@@ -187,7 +197,7 @@ def write_tensors(
     return paths
 
 
-def locate_tensors(files: Sequence[Path], names: Iterable[str]) -> dict[str, Path]:
+def locate_tensors(files: Sequence[Path | TensorStore], names: Iterable[str]) -> dict[str, Path]:
     """Name -> file of some of the tensors that the files hold; as Policy.unused takes them."""
     with TensorFiles(files) as stored:
         return {name: stored.path(name) for name in names}
@@ -265,12 +275,10 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(repr(name) for name in names[:3]) + more
 
 
-def _open(path: Path, stack: ExitStack) -> Any:
-    if (path / MANIFEST).is_file():
-        return stack.enter_context(OrbaxWeights(path))
+def _open(path: Path) -> Any:
     _require_weights(path)
     try:
-        return stack.enter_context(safe_open(path, framework="pt"))
+        return safe_open(path, framework="pt")
     except SafetensorError as error:
         found = f"a damaged file of {path.stat().st_size} bytes ({error})"
         raise UserError(

@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 from policy_ft.checkpoints.image_sizes import Regridded
 from policy_ft.checkpoints.matching import Match, Names, match_tensors, own_tensors
-from policy_ft.checkpoints.tensor_files import MAX_SHARD_BYTES, TensorFiles, write_tensors
+from policy_ft.checkpoints.tensor_files import (
+    MAX_SHARD_BYTES,
+    TensorFiles,
+    TensorStore,
+    write_tensors,
+)
 from policy_ft.config.resize import ModelResize
 from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.policy import LoadReport
@@ -46,7 +51,7 @@ def write_weights(
 
 
 def read_weights(
-    files: Sequence[Path],
+    files: Sequence[Path | TensorStore],
     model: nn.Module,
     init_missing: Sequence[str] | None = (),
     rename: Callable[[str], str | None] = str,
@@ -60,7 +65,7 @@ def read_weights(
     Each tensor goes from the mapped file into the model's memory; nothing else of its size is made.
 
     Args:
-        files: safetensors files that hold the tensors between them.
+        files: safetensors files and stores that hold the tensors between them.
         model: left untouched when names, shapes or types do not match.
         init_missing: patterns of names that keep the model's random weights when the files lack
             them; None where nobody can give any.

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from policy_ft.checkpoints import hub
-from policy_ft.checkpoints.conversion.convert import convert as convert_checkpoint
-from policy_ft.checkpoints.load import locate
 from policy_ft.commands.options import Checkpoint, EmbodimentName, TokenizerPath
+from policy_ft.formats import hub
+from policy_ft.formats.conversion.convert import convert as convert_checkpoint
+from policy_ft.formats.load import locate
 
 app = typer.Typer()
 

@@ -16,8 +16,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from data_tools.view.tables import print_table
 from eval_envs.episodes import EpisodeSpec, seeded_suite
 from eval_envs.pool import TIME_LIMIT_S, LocalPool, Pool, ProcessPool
-from policy_ft.checkpoints.load import load_policy
-from policy_ft.checkpoints.published.record import settings_hash
 from policy_ft.commands.options import Checkpoint, EmbodimentName, TokenizerPath, require_none
 from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.evaluation.episode_log import EpisodeLog
@@ -29,6 +27,8 @@ from policy_ft.evaluation.videos import choose_episodes, film, require_cameras
 from policy_ft.execution.chunks import recorded_replan_steps
 from policy_ft.execution.executor import RecedingHorizon
 from policy_ft.execution.threads import rollout_threads
+from policy_ft.formats.load import load_policy
+from policy_ft.formats.published import settings_hash
 from policy_ft.policy import Policy
 from policy_ft.training.launch import start_accelerator
 

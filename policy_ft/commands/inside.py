@@ -9,19 +9,19 @@ import yaml
 from rich.table import Table
 
 from data_tools.view.tables import numbers, print_table
-from policy_ft.checkpoints.hub import is_remote
-from policy_ft.checkpoints.load import (
+from policy_ft.checkpoints.model import read_model
+from policy_ft.commands.options import require_none
+from policy_ft.errors import UserError, describe, nearest
+from policy_ft.formats.embodiments import PRESETS, load_embodiment
+from policy_ft.formats.hub import is_remote
+from policy_ft.formats.load import (
     Located,
     load_policy,
     locate,
     published_provenance,
     read_published,
 )
-from policy_ft.checkpoints.model import read_model
-from policy_ft.checkpoints.published.record import Published
-from policy_ft.commands.options import require_none
-from policy_ft.embodiments import PRESETS, load_embodiment
-from policy_ft.errors import UserError, describe, nearest
+from policy_ft.formats.published import Published
 from policy_ft.models.vla import VLAModel
 from policy_ft.policy import LoadReport
 from policy_ft.transforms.held import still_notes

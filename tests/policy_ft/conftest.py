@@ -15,11 +15,11 @@ from data_tools.conventions import ActionSpec, CameraSpec, Conventions, StateSpe
 from data_tools.episode import Dataset
 from data_tools.formats.reader import open_dataset
 from data_tools.writer import EpisodeWriter
-from policy_ft.checkpoints.names import published_names
 from policy_ft.config.model import DecoderConfig, ExpertConfig, ModelConfig, TimmVisionConfig
 from policy_ft.config.run import RunConfig
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.data.fitting import fit_transforms
+from policy_ft.formats.tensor_names import published_names
 from policy_ft.models.build import build_model
 from policy_ft.models.inputs import ModelInput
 from policy_ft.models.vla import VLAModel

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 import policy_ft
 from data_tools.formats.reader import open_dataset
 from policy_ft import assemble
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import save_policy
 from policy_ft.checkpoints.weights import weights_hash
 from policy_ft.data.split import split_episodes
 from policy_ft.errors import UserError
+from policy_ft.formats.load import load_policy
 from policy_ft.models.torchvision_guard import ensure_torchvision_imports
 
 ensure_torchvision_imports()

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from policy_ft.checkpoints.atomic import atomic_directory
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import save_policy
 from policy_ft.errors import UserError
+from policy_ft.formats.load import load_policy
 
 
 def edit_json(name: str, change: Callable[[dict], None]) -> Callable[[Path], None]:

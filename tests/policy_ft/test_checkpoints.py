@@ -18,10 +18,10 @@ import policy_ft
 from data_tools.episode import Observation
 from policy_ft.checkpoints import atomic
 from policy_ft.checkpoints.atomic import atomic_directory, write_atomically
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import save_policy, weights_hash
 from policy_ft.checkpoints.weights import read_weights, write_weights
 from policy_ft.errors import UserError
+from policy_ft.formats.load import load_policy
 from policy_ft.models.solvers import Euler, SampleRequest
 
 

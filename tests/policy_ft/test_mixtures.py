@@ -14,13 +14,13 @@ from data_tools.formats.lerobot.write import write_lerobot
 from data_tools.formats.reader import open_dataset
 from data_tools.stats import exact_stats
 from policy_ft import assemble
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.weights import weights_hash
 from policy_ft.config.loader import load_config
 from policy_ft.data import opening
 from policy_ft.data.loader import BatchLoader
 from policy_ft.data.opening import aligned, open_data
 from policy_ft.data.sources import limited, training_and_validation
+from policy_ft.formats.load import load_policy
 from policy_ft.models.solvers import Euler
 from policy_ft.training.hooks import Hook
 

@@ -12,10 +12,10 @@ from data_tools.formats.reader import open_dataset
 from eval_envs.collect import collect
 from policy_ft import assemble
 from policy_ft.assemble import trainers
-from policy_ft.checkpoints.conversion.convert import convert
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import save_policy
 from policy_ft.errors import UserError
+from policy_ft.formats.conversion.convert import convert
+from policy_ft.formats.load import load_policy
 from policy_ft.models.solvers import SampleRequest
 from policy_ft.training.validation import Validation
 

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 from data_tools.formats.reader import open_dataset
 from data_tools.storage.files.locks import NO_LOCKS_HERE
 from policy_ft import assemble
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import save_policy
 from policy_ft.cli import app
 from policy_ft.config.data import CollectConfig
 from policy_ft.data import opening
 from policy_ft.errors import UserError
+from policy_ft.formats.load import load_policy
 from policy_ft.training.ownership import require_writable, sole_owner
 
 

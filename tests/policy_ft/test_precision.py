@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from data_tools.episode import Dataset
 from policy_ft import assemble
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import save_policy
 from policy_ft.config.model import ModelConfig
 from policy_ft.config.run import OptimizerConfig, RunConfig
 from policy_ft.data.loader import BatchLoader
 from policy_ft.data.windows import WindowDataset
+from policy_ft.formats.load import load_policy
 from policy_ft.models.build import build_model
 from policy_ft.models.solvers import SampleRequest
 from policy_ft.objectives.flow import Flow

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from data_tools.formats.lerobot import LeRobotOptions, write_lerobot
 from data_tools.formats.reader import open_dataset
 from policy_ft import assemble
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.config.model import TimmVisionConfig
 from policy_ft.errors import UserError
+from policy_ft.formats.load import load_policy
 from policy_ft.models.torchvision_guard import ensure_torchvision_imports
 
 ensure_torchvision_imports()

@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import save_policy, weights_hash
 from policy_ft.checkpoints.tensor_files import locate_tensors
 from policy_ft.checkpoints.weights import read_weights
 from policy_ft.errors import UserError
+from policy_ft.formats.load import load_policy
 from policy_ft.models.build import build_model
 from policy_ft.policy import SourceRecord
 

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from data_tools.formats.reader import open_dataset
 from policy_ft import assemble, quickstart
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import save_policy, weights_hash
 from policy_ft.config.loader import load_config
 from policy_ft.config.model import DecoderConfig, ExpertConfig, ModelConfig, TimmVisionConfig
@@ -20,6 +19,7 @@ from policy_ft.config.policy import NewPolicy, PretrainedPolicy, TrainedTokenize
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.data import opening
 from policy_ft.errors import UserError
+from policy_ft.formats.load import load_policy
 from policy_ft.quickstart import QuickstartSettings, quickstart_config, run_quickstart
 
 MODEL = ModelConfig(

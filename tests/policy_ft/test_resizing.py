@@ -4,13 +4,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.model import read_model
 from policy_ft.checkpoints.native import save_policy, weights_hash
 from policy_ft.checkpoints.weights import write_weights
 from policy_ft.config.model import ConnectorConfig, ModelConfig, SiglipVisionConfig
 from policy_ft.config.resize import ModelResize
 from policy_ft.errors import UserError
+from policy_ft.formats.load import load_policy
 from policy_ft.models.build import build_model
 
 

@@ -6,11 +6,11 @@ from eval_envs.episodes import seeded_suite
 from eval_envs.perturb import BlankImages, SwappedInstruction
 from eval_envs.playing import Wrapper
 from eval_envs.pool import LocalPool
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.evaluation.results import EvaluationResult
 from policy_ft.evaluation.rollout import evaluate
 from policy_ft.execution.chunks import recorded_replan_steps
 from policy_ft.execution.executor import RecedingHorizon
+from policy_ft.formats.load import load_policy
 from policy_ft.policy import Policy
 from policy_ft.quickstart import BASE
 

@@ -18,13 +18,13 @@ from data_tools.writer import EpisodeWriter
 from eval_envs.contract import check_env
 from eval_envs.making import make_env
 from policy_ft import assemble
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.cli import app
 from policy_ft.config.model import ModelConfig
 from policy_ft.config.resize import ModelResize
 from policy_ft.config.run import RunConfig
 from policy_ft.data.opening import open_data
 from policy_ft.errors import UserError
+from policy_ft.formats.load import load_policy
 from policy_ft.models.build import build_model
 from policy_ft.models.solvers import SampleRequest
 from tests.policy_ft import point_world

@@ -14,7 +14,6 @@ from data_tools.conventions import Conventions
 from data_tools.formats.reader import open_dataset
 from data_tools.writer import EpisodeWriter
 from policy_ft import assemble
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.native import save_policy
 from policy_ft.cli import app
 from policy_ft.config.loader import dump_config
@@ -22,6 +21,7 @@ from policy_ft.config.run import RunConfig
 from policy_ft.data.opening import aligned, open_data
 from policy_ft.data.sources import training_and_validation
 from policy_ft.errors import UserError
+from policy_ft.formats.load import load_policy
 from policy_ft.models.solvers import SampleRequest
 from policy_ft.training.step import to_device
 from policy_ft.transforms import stacked

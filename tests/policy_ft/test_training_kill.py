@@ -10,9 +10,9 @@ import pytest
 from safetensors.torch import load_file
 
 from policy_ft import assemble
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.weights import weights_hash
 from policy_ft.config.run import RunConfig
+from policy_ft.formats.load import load_policy
 from policy_ft.training.metrics import read_metrics
 
 MEASURED = ("samples_per_s", "data_s", "encode_s", "step_s")

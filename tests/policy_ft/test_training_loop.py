@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 
 from data_tools.formats.reader import open_dataset
 from policy_ft import assemble
-from policy_ft.checkpoints.load import load_policy
 from policy_ft.checkpoints.weights import weights_hash
 from policy_ft.config.loader import load_config
 from policy_ft.errors import UserError
+from policy_ft.formats.load import load_policy
 from policy_ft.training.hooks import Hook, RunView
 from policy_ft.training.metrics import read_metrics
 from tests.policy_ft.losses import dormant

@@ -1,1 +1,0 @@
-"""What checkpoints of openpi and LeRobot say beside their weights, in our words."""

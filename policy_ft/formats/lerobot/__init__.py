@@ -1,0 +1,1 @@
+"""LeRobot's checkpoint directories, of all versions."""

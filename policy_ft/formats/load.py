@@ -1,0 +1,334 @@
+"""Any checkpoint -> a policy: our own directories, openpi's, LeRobot's, and those on a hub."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import torch
+
+from policy_ft import tokenization
+from policy_ft.checkpoints.atomic import is_unfinished
+from policy_ft.checkpoints.image_sizes import resized_config
+from policy_ft.checkpoints.model import read_model
+from policy_ft.checkpoints.native import MODEL_FILE, PROVENANCE_FILE, load_native
+from policy_ft.checkpoints.tensor_files import INDEX_SUFFIX, WEIGHTS_FILE, locate_tensors
+from policy_ft.config.resize import ModelResize
+from policy_ft.config.transforms import TransformsConfig
+from policy_ft.errors import UserError, describe, nearest, read_json
+from policy_ft.formats.embodiments import Embodiment, load_embodiment
+from policy_ft.formats.hub import is_remote, pull, pull_file
+from policy_ft.formats.lerobot.read_lerobot import ADAPTER_FILE, LEROBOT_FILES, read_lerobot
+from policy_ft.formats.openpi.read_openpi import PARAMS_DIRECTORY, read_openpi
+from policy_ft.formats.published import (
+    CONFIG_FILE,
+    Fit,
+    Published,
+    fitted,
+    settings_hash,
+)
+from policy_ft.policy import Policy, SourceRecord
+from policy_ft.tokenization import TOKENIZER_FILE
+from policy_ft.transforms import ModelShape
+from policy_ft.transforms.checks import NO_IMAGES
+
+CheckpointFormat = Literal["native", "openpi", "lerobot"]
+
+# where LeRobot's trainer puts what it saves, below the directory of a run
+_LEROBOT_PLACES: Final = ("pretrained_model", "last/pretrained_model")
+_LEROBOT_PLACES_OF_RUNS: Final = ("checkpoints/last/pretrained_model",)
+NATIVE_FILES: Final = (MODEL_FILE, PROVENANCE_FILE, "transforms.json")
+"""Any of them makes a directory ours, so that what is missing is told as what it is."""
+
+_LEROBOT_AVERAGE: Final = "pretrained_model_ema"
+_PICKLES: Final = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
+
+
+class Located(NamedTuple):
+    """A checkpoint on the disk and the format of its directory; openpi covers its JAX weights."""
+
+    directory: Path
+    format: CheckpointFormat
+
+
+def load_policy(
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    init_missing: tuple[str, ...] = (),
+    *,
+    embodiment: str | None = None,
+    tokenizer: str | Path | None = None,
+    resize: ModelResize | None = None,
+    fit: Fit | None = None,
+) -> Policy:
+    """The policy of a checkpoint, in evaluation mode.
+
+    Args:
+        path: of the directory: our own, openpi's (PyTorch or JAX) or LeRobot's (pretrained_model or
+            a directory above it); or a hub id, 'owner/name'.
+        device: where the weights go.
+        dtype: of the weights in memory, but for the small ones that stay float32; training needs
+            float32.
+        init_missing: patterns of parameter names that may be absent and start at random; anything
+            else that is missing is refused.
+        embodiment: name of a preset or path of a YAML file: the robot that a published checkpoint
+            is used for. What neither it nor the checkpoint says is declared unknown, and openpi's
+            statistics are of no use without it.
+        tokenizer: path of a tokenizer.json or of a directory that holds one, or a hub id; where a
+            published checkpoint holds none or another is wanted.
+        resize: other sizes than those stored; leading columns are kept and new ones start at zero.
+        fit: makes the transforms from the checkpoint's settings, sizes and tokenizer, instead of
+            taking its statistics, e.g. to compute statistics on other data.
+
+    Raises:
+        UserError: no checkpoint is there or several are, a file is missing or damaged, a tensor is
+            missing, unexpected or misshaped, or the parts do not fit one another.
+    """
+    located = locate(path)
+    robot = None if embodiment is None else load_embodiment(embodiment)
+    if located.format == "native":
+        refuse_for_native(located, None if fit else robot, tokenizer)
+        policy = load_native(located.directory, device, dtype, init_missing, resize=resize)
+        _refuse_padding(policy.transforms.config, resize)
+        refitted = policy if fit is None else _refitted(policy, robot, fit)
+        return _with_own_replan_steps(refitted, policy.conventions.control_hz)
+    stored = read_published(located, robot, tokenizer)
+    policy = _load_published(stored, device, dtype, init_missing, resize, fit)
+    # an embodiment says the rate of the robot at hand, not of the one that was trained on
+    return _with_own_replan_steps(policy, None if fit else policy.conventions.control_hz)
+
+
+def _load_published(
+    stored: Published,
+    device: torch.device | str,
+    dtype: Literal["float32", "bfloat16"],
+    init_missing: tuple[str, ...],
+    resize: ModelResize | None,
+    fit: Fit | None,
+) -> Policy:
+    """The policy of a published checkpoint; arguments as `load_policy`."""
+    published = _resized(stored, resize)
+    transforms = published.transforms(fit)
+    model, report = read_model(
+        published.config,
+        published.files,
+        device=device,
+        dtype=dtype,
+        init_missing=init_missing,
+        rename=published.names.live_name,
+        stored_name=published.names.stored_name,
+        resize=resize,
+        stored=stored.config,
+    )
+    report = replace(report, notes=published.all_notes)
+    provenance = {**published_provenance(published), "weights_sha256": report.weights_sha256}
+    unused = locate_tensors(published.files, report.dropped)
+    source = source_record(stored)  # before it was given other sizes
+    return Policy(model, transforms, published.config, report, provenance, source, unused)
+
+
+def read_published(
+    located: Located, embodiment: Embodiment | None = None, tokenizer: str | Path | None = None
+) -> Published:
+    """What a published checkpoint says beside its weights; UserError as `load_policy`."""
+    if embodiment is not None and not embodiment.cameras:
+        expected = f"at least one, for {located.directory} sees its task in images"
+        remedy = f"Name one. {NO_IMAGES}"
+        raise UserError(
+            describe(f"embodiment {embodiment.name}, cameras", "none", expected, remedy)
+        )
+    tokenizer_json = None if tokenizer is None else read_tokenizer(tokenizer)
+    read = read_lerobot if located.format == "lerobot" else read_openpi
+    return read(located.directory, embodiment, tokenizer_json)
+
+
+def published_provenance(published: Published) -> dict[str, Any]:
+    """Where the weights come from, for the checkpoints that are made of them."""
+    return {
+        "published_family": published.config.family,
+        "published_format": published.format,
+        "published_path": str(published.directory),
+        "notes": list(published.all_notes),
+        **_replan_steps(published),
+    }
+
+
+def _replan_steps(published: Published) -> dict[str, int]:
+    """How many steps of a chunk LeRobot executes; openpi's checkpoints do not say."""
+    steps = published.documents.get(CONFIG_FILE, {}).get("n_action_steps")
+    return {} if steps is None else {"replan_steps": min(steps, published.config.action_horizon)}
+
+
+def source_record(published: Published) -> SourceRecord:
+    """What writing the checkpoint back needs and the policy does not use."""
+    return SourceRecord(
+        format=published.format,
+        documents=dict(published.documents),
+        prefix=published.names.root,
+        settings_sha256=settings_hash(
+            published.config,
+            published.transforms_config,
+            published.conventions,
+            published.statistics,
+        ),
+    )
+
+
+def locate(path: str | Path) -> Located:
+    """The checkpoint that a path or hub id means.
+
+    Raises:
+        UserError: there is none, there are several, or the weights are pickled.
+    """
+    directory = Path(path)
+    if not directory.exists() and isinstance(path, str) and is_remote(path):
+        directory = pull(path)
+    if not directory.is_dir():
+        raise UserError(describe(str(path), *_no_directory(directory)))
+    if directory.name == PARAMS_DIRECTORY and not _formats(directory):
+        directory = directory.resolve().parent
+    places = [directory / name for name in ("", *_LEROBOT_PLACES, *_LEROBOT_PLACES_OF_RUNS)]
+    for place in places:
+        formats = _formats(place)
+        twin = place.parent / _LEROBOT_AVERAGE
+        if place != directory and formats and _formats(twin):
+            remedy = "Give one of the two; the second holds the running average of the weights."
+            found = f"{place.name} and {twin.name}"
+            raise UserError(describe(str(place.parent), found, "one checkpoint", remedy))
+        if len(formats) == 1:
+            return Located(place, formats[0])
+        if formats:
+            remedy = "Move the files of all but one of them to a directory of their own."
+            found = f"files of several checkpoints: {', '.join(formats)}"
+            raise UserError(describe(str(place), found, "one", remedy))
+    raise UserError(describe(str(directory), *_no_checkpoint(directory)))
+
+
+def read_tokenizer(tokenizer: str | Path) -> str:
+    """The text of the tokenizer.json at a path, in a directory or on the hub; UserError if none."""
+    path = Path(tokenizer)
+    if not path.exists() and isinstance(tokenizer, str) and is_remote(tokenizer):
+        path = pull_file(tokenizer, TOKENIZER_FILE)
+    return tokenization.read_tokenizer(path, "tokenizer")
+
+
+def refuse_for_native(
+    located: Located, embodiment: Embodiment | None, tokenizer: str | Path | None
+) -> None:
+    """UserError for a robot or tokenizer given beside a checkpoint of our own, which has both."""
+    if tokenizer is not None:
+        remedy = "Leave the tokenizer out; the checkpoint holds its own."
+        raise UserError(describe("tokenizer", repr(str(tokenizer)), "none", remedy))
+    if embodiment is not None:
+        remedy = "Leave it out, or train with statistics: data, which takes the robot's own."
+        expected = f"none, for {located.directory} declares its robot and has its statistics"
+        raise UserError(describe("embodiment", repr(embodiment.name), expected, remedy))
+
+
+def _resized(published: Published, resize: ModelResize | None) -> Published:
+    """The checkpoint with the sizes asked for; UserError where its prompt has no place for one."""
+    if resize is None:
+        return published
+    _refuse_padding(published.transforms_config, resize)
+    assumed = {size: note for size, note in published.assumed.items() if size not in resize.asked}
+    return replace(published, config=resized_config(published.config, resize), assumed=assumed)
+
+
+def _refuse_padding(config: TransformsConfig, resize: ModelResize | None) -> None:
+    """UserError for another width of a state whose padding the prompt spells out."""
+    if resize is None or resize.state_dim is None or config.prompt != "pi05_padded_state":
+        return
+    remedy = "Leave it out; no weight of pi0.5 depends on it, and every prompt would be another."
+    expected = "none with the prompt 'pi05_padded_state', which says the padding too"
+    raise UserError(describe("resize.state_dim", str(resize.state_dim), expected, remedy))
+
+
+def _formats(directory: Path) -> list[CheckpointFormat]:
+    """The formats whose files are there."""
+    if any((directory / name).is_file() for name in NATIVE_FILES):
+        return ["native"]
+    weights = (WEIGHTS_FILE, WEIGHTS_FILE + INDEX_SUFFIX, ADAPTER_FILE)
+    has_weights = any((directory / name).is_file() for name in weights)
+    found: list[CheckpointFormat] = []
+    if has_weights:
+        found.append("lerobot" if _is_lerobot(directory) else "openpi")
+    if (directory / PARAMS_DIRECTORY).is_dir():
+        found.append("openpi")
+    return found
+
+
+def _is_lerobot(directory: Path) -> bool:
+    """Whether there are files that openpi never writes, or config.json names a kind of policy."""
+    if any((directory / name).is_file() for name in LEROBOT_FILES):
+        return True
+    config = directory / CONFIG_FILE
+    if not config.is_file():
+        return False
+    document = read_json(config)
+    return isinstance(document, dict) and not {"type", "input_features"}.isdisjoint(document)
+
+
+def _no_directory(path: Path) -> tuple[str, str, str]:
+    """What to say of a path that is none of a directory: found, expected, remedy."""
+    found = "a file" if path.exists() else "no such directory"
+    parent = path.parent
+    beside = [each.name for each in parent.iterdir() if each.is_dir()] if parent.is_dir() else []
+    hint = nearest(path.name, beside)
+    remedy = f"Correct the path, or give a hub id 'owner/name'{f'; {hint}' if hint else '.'}"
+    return found, "a checkpoint directory", remedy
+
+
+def _no_checkpoint(directory: Path) -> tuple[str, str, str]:
+    """What to say of a directory without a checkpoint: found, expected, remedy."""
+    expected = "a checkpoint directory of policy_ft, openpi or LeRobot"
+    found = f"neither {MODEL_FILE} nor {WEIGHTS_FILE}"
+    names = (MODEL_FILE, WEIGHTS_FILE, WEIGHTS_FILE + INDEX_SUFFIX)
+    places = {each.parent for name in names for each in directory.glob(f"**/{name}")}
+    below = sorted(str(each) for each in places if not is_unfinished(each))
+    if below:
+        remedy = f"Give a directory that has them, e.g. {', '.join(below[-3:])}."
+        return found, expected, remedy
+    pickles = sorted(each.name for each in directory.iterdir() if each.suffix in _PICKLES)
+    if pickles:
+        remedy = "Save the weights as safetensors; pickles can run code and are never opened."
+        return f"only the pickled {pickles}", expected, remedy
+    return found, expected, "Copy the whole directory again."
+
+
+def _refitted(policy: Policy, embodiment: Embodiment | None, fit: Fit) -> Policy:
+    """The policy with transforms made from its settings, for another robot if one is named."""
+    own = policy.transforms
+    robot: Mapping[str, Any] = {} if embodiment is None else embodiment.transforms
+    settings = own.config.model_copy(update=robot)
+    shape = ModelShape.of(policy.config)
+    return replace(policy, transforms=fitted(fit, settings, shape, own.tokenizer_json))
+
+
+def _with_own_replan_steps(policy: Policy, trained_hz: float | None) -> Policy:
+    """The policy without a replan_steps that was chosen for another rate or a longer chunk.
+
+    The same number is another time at another rate, and moves success by tens of points. A note
+    says what to write instead.
+
+    Args:
+        policy: for the robot at hand.
+        trained_hz: control rate of the robot that the checkpoint's number is for; None: unknown.
+    """
+    steps, rate = policy.provenance.get("replan_steps"), policy.conventions.control_hz
+    horizon = policy.config.action_horizon
+    if steps is None or (rate == trained_hz and steps <= horizon):
+        return policy
+    there = "a control rate that nobody says" if trained_hz is None else f"{trained_hz:g} Hz"
+    here = "an unknown rate" if rate is None else f"{rate:g} Hz"
+    note = (
+        f"replan_steps {steps} of the checkpoint is not taken over: it is for {there}, and here "
+        f"are {here} and chunks of {horizon} actions. Set evaluation.replan_steps, and "
+        "--replan-steps of `policy-ft eval`"
+    )
+    if trained_hz and rate:
+        same = min(max(round(steps * rate / trained_hz), 1), horizon)
+        note += f", e.g. {same}: {same / rate:.3g} s, where it was {steps / trained_hz:.3g} s"
+    kept = {key: value for key, value in policy.provenance.items() if key != "replan_steps"}
+    report = replace(policy.load_report, notes=(*policy.load_report.notes, note))
+    return replace(policy, provenance=kept, load_report=report)

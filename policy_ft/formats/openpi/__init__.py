@@ -1,0 +1,1 @@
+"""openpi's checkpoint directories."""

@@ -1,0 +1,1 @@
+"""The weights that openpi's JAX code saves with orbax."""
