@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import policy_ft
 from data_tools.formats.mapping.column_maps import LinearMap
-from policy_ft.assemble import _descended
+from policy_ft.assemble.policies import descended
 from policy_ft.checkpoints import atomic, hub
 from policy_ft.checkpoints.native import save_policy
 from policy_ft.cli import app
@@ -262,5 +262,5 @@ def test_push_makes_a_private_repository_unless_told(
 def test_a_descendant_keeps_the_hash_of_the_tensors_beside_the_weights(lerobot_directory, tmp_path):
     convert(lerobot_directory(tmp_path / "a", "pi0"), "native", tmp_path / "b")
     policy = policy_ft.load_policy(tmp_path / "b")
-    kept = _descended(policy).provenance["unused_sha256"]
+    kept = descended(policy).provenance["unused_sha256"]
     assert kept == policy.provenance["unused_sha256"]
