@@ -19,7 +19,7 @@ from rich.table import Table
 
 from data_tools.episode import Dataset
 from policy_ft import assemble
-from policy_ft.config.loader import load_config
+from policy_ft.config.config_file import load_config
 from policy_ft.config.model import (
     ConnectorConfig,
     DecoderConfig,

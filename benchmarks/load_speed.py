@@ -30,7 +30,7 @@ from pi0_sizes import pi0_config
 from rich.console import Console
 from rich.table import Table
 
-from policy_ft.checkpoints.model import read_model
+from policy_ft.checkpoints.stored_model import read_model
 from policy_ft.models.build import build_model
 
 PI0 = pi0_config()

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from policy_ft import assemble
-from policy_ft.config.loader import load_config
+from policy_ft.config.config_file import load_config
 
 RECIPE = Path("configs/pretrain_tabletop.yaml")
 CALIBRATION_STEPS = 12

@@ -18,7 +18,7 @@ from rich.table import Table
 from eval_envs.episodes import seeded_suite
 from eval_envs.pool import LocalPool
 from policy_ft.checkpoints.native import save_policy, weights_hash
-from policy_ft.config.loader import load_config
+from policy_ft.config.config_file import load_config
 from policy_ft.evaluation.results import EvaluationResult
 from policy_ft.evaluation.rollout import evaluate
 from policy_ft.evaluation.tables import HEADER, success_rows

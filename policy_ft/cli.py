@@ -24,9 +24,9 @@ class Commands(LateGroup):
             "policy_ft.commands.demonstrate",
             "Collect demonstrations of a new task, fine-tune the shipped policy, evaluate, report.",
         ),
-        "train": ("policy_ft.commands.run", "Train as a config says."),
+        "train": ("policy_ft.commands.train", "Train as a config says."),
         "check": (
-            "policy_ft.commands.run",
+            "policy_ft.commands.train",
             "Refuse what can be refused before training, all faults at once.",
         ),
         "eval": (

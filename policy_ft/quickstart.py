@@ -22,10 +22,10 @@ from eval_envs.episodes import seeded_suite
 from eval_envs.pool import LocalPool
 from policy_ft import assemble
 from policy_ft.checkpoints.native import PROVENANCE_FILE, save_policy, weights_hash
+from policy_ft.config.config_file import dump_config, load_config
 from policy_ft.config.data import CollectConfig
-from policy_ft.config.loader import dump_config, load_config
-from policy_ft.config.policy import NewPolicy
 from policy_ft.config.run import RunConfig
+from policy_ft.config.starting_policy import NewPolicy
 from policy_ft.data import opening
 from policy_ft.errors import UserError, describe, raise_faults, read_json
 from policy_ft.evaluation.plots import loss_curves, success_bars

@@ -16,7 +16,7 @@ from unittest import mock
 
 import pytest
 
-from policy_ft.config.loader import load_config
+from policy_ft.config.config_file import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]

@@ -10,8 +10,8 @@ import yaml
 from data_tools.formats.mapping.column_maps import map_columns
 from data_tools.formats.reader import open_dataset
 from policy_ft.assemble import check, train
-from policy_ft.config.loader import load_config
-from policy_ft.config.policy import PretrainedPolicy
+from policy_ft.config.config_file import load_config
+from policy_ft.config.starting_policy import PretrainedPolicy
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.formats.embodiments import PRESETS, Embodiment, load_embodiment
 from policy_ft.formats.load import load_policy

@@ -11,7 +11,7 @@ from data_tools.conventions import ActionSpec, CameraSpec, Conventions, GripperS
 from data_tools.writer import EpisodeWriter
 from eval_envs.collect import collect
 from policy_ft.assemble import check, train
-from policy_ft.config.loader import load_config
+from policy_ft.config.config_file import load_config
 from policy_ft.data.opening import aligned, open_data
 from policy_ft.formats.load import load_policy
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from data_tools.episode import Dataset
 from policy_ft.checkpoints.native import UNUSED_HASH
-from policy_ft.config.policy import NewPolicy, PretrainedPolicy, TrainedTokenizer
 from policy_ft.config.run import RunConfig
+from policy_ft.config.starting_policy import NewPolicy, PretrainedPolicy, TrainedTokenizer
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.data.fitting import fit_transforms
 from policy_ft.data.opening import aligned

@@ -18,8 +18,8 @@ from policy_ft.assemble.trainers import (
     identity_of,
 )
 from policy_ft.config.data import DataConfig
-from policy_ft.config.policy import PretrainedPolicy
 from policy_ft.config.run import RunConfig
+from policy_ft.config.starting_policy import PretrainedPolicy
 from policy_ft.data.motion import motion_remarks
 from policy_ft.data.opening import is_to_be_collected
 from policy_ft.data.soundness import data_to_check, survey
@@ -45,7 +45,7 @@ from policy_ft.training.directory import (
 from policy_ft.training.hooks import Hook
 from policy_ft.training.launch import start_accelerator
 from policy_ft.training.metrics import read_metrics, require_tensorboard
-from policy_ft.training.ownership import require_writable
+from policy_ft.training.run_lock import require_writable
 from policy_ft.training.state import require_same_run
 from policy_ft.tuning.plan import TuningPlan
 

@@ -19,9 +19,9 @@ from policy_ft.training.hooks import Averaging, Hook
 from policy_ft.training.launch import autocast_dtype, start_accelerator
 from policy_ft.training.measure import Measure
 from policy_ft.training.optimizer import build_optimizer
-from policy_ft.training.rollouts import success_in_rollouts
 from policy_ft.training.state import RunIdentity
 from policy_ft.training.store import Store
+from policy_ft.training.success import success_in_rollouts
 from policy_ft.training.trainer import Trainer
 from policy_ft.training.validation import MixedValidation, Validation
 from policy_ft.tuning.plan import Phase, TuningPlan, plan_tuning

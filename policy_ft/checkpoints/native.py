@@ -14,7 +14,7 @@ from torch import Tensor
 from data_tools.conventions import Conventions
 from policy_ft.checkpoints.atomic import atomic_directory, is_unfinished
 from policy_ft.checkpoints.image_sizes import resized_config
-from policy_ft.checkpoints.model import read_model
+from policy_ft.checkpoints.stored_model import read_model
 from policy_ft.checkpoints.tensor_files import (
     INDEX_SUFFIX,
     MAX_SHARD_BYTES,

@@ -9,7 +9,7 @@ import yaml
 from rich.table import Table
 
 from data_tools.view.tables import numbers, print_table
-from policy_ft.checkpoints.model import read_model
+from policy_ft.checkpoints.stored_model import read_model
 from policy_ft.commands.options import require_none
 from policy_ft.errors import UserError, describe, nearest
 from policy_ft.formats.embodiments import PRESETS, load_embodiment

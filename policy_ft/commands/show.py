@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from data_tools.commands.program import import_stoppably
 from data_tools.view.tables import print_table
 from policy_ft.commands.options import EmbodimentName, Overrides, TokenizerPath, require_none
-from policy_ft.config.loader import read_config, resolved_with_origin, validate_config
+from policy_ft.config.config_file import read_config, resolved_with_origin, validate_config
 
 app = typer.Typer()
 

@@ -6,7 +6,7 @@ from pydantic import Discriminator, Field, JsonValue, StrictBool, Tag, model_val
 
 from policy_ft.config.base import NonNegativeInt, PositiveInt, Real, Seed, Settings, on_or_off
 from policy_ft.config.data import DataConfig
-from policy_ft.config.policy import NewPolicy, PretrainedPolicy
+from policy_ft.config.starting_policy import NewPolicy, PretrainedPolicy
 
 
 class GroupRule(Settings):

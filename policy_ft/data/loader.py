@@ -18,7 +18,7 @@ from policy_ft.data.noise import flow_noise
 from policy_ft.data.shuffle import Order
 from policy_ft.data.windows import MixedWindows, WindowDataset
 from policy_ft.errors import UserError, describe
-from policy_ft.models.flow import time_from_uniform
+from policy_ft.models.flow_path import time_from_uniform
 from policy_ft.transforms import stacked
 
 Batch = dict[str, Tensor]

@@ -10,8 +10,8 @@ import torch
 from policy_ft import tokenization
 from policy_ft.checkpoints.atomic import is_unfinished
 from policy_ft.checkpoints.image_sizes import resized_config
-from policy_ft.checkpoints.model import read_model
 from policy_ft.checkpoints.native import MODEL_FILE, PROVENANCE_FILE, load_native
+from policy_ft.checkpoints.stored_model import read_model
 from policy_ft.checkpoints.tensor_files import INDEX_SUFFIX, WEIGHTS_FILE, locate_tensors
 from policy_ft.config.resize import ModelResize
 from policy_ft.config.transforms import TransformsConfig

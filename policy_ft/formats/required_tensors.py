@@ -25,7 +25,7 @@ _DECODER: Final[Mapping[str, tuple[int, ...]]] = {
     "self_attn.k_proj": (192, 576),
     "mlp.gate_proj": (128, 576),
 }
-_ANCHORS: Final[Mapping[str, tuple[int, ...]]] = {
+_SIZE_TENSORS: Final[Mapping[str, tuple[int, ...]]] = {
     PATCHES: (32, 3, 14, 14),
     POSITIONS: (4, 32),
     FC1: (64, 32),
@@ -41,7 +41,7 @@ _ANCHORS: Final[Mapping[str, tuple[int, ...]]] = {
 """Tensor -> a shape that it might have, in a small model of any family."""
 
 
-def require_anchors(names: PublishedNames, shapes: Shapes, where: str) -> None:
+def require_size_tensors(names: PublishedNames, shapes: Shapes, where: str) -> None:
     """UserError when tensors are missing that sizes are read from; names all that are missing.
 
     Args:
@@ -56,10 +56,10 @@ def require_anchors(names: PublishedNames, shapes: Shapes, where: str) -> None:
             f"{len(shape)} sizes above zero",
             "Download the checkpoint again; this is no weight of such a model.",
         )
-        for name, shape in _ANCHORS.items()
+        for name, shape in _SIZE_TENSORS.items()
         if name in shapes and (len(shapes[name]) != len(shape) or 0 in shapes[name])
     ]
-    if not _ANCHORS.keys() <= shapes.keys():
+    if not _SIZE_TENSORS.keys() <= shapes.keys():
         expected = _tensors(names.family, shapes, where)
         strangers = [name for name in names.stored if names.live_name(name) not in expected]
         candidates = [name for name in strangers if name not in names.dropped]
@@ -75,6 +75,6 @@ def require_anchors(names: PublishedNames, shapes: Shapes, where: str) -> None:
 
 def _tensors(family: PublishedFamily, shapes: Shapes, where: str) -> list[str]:
     """The names of the tensors of a whole model with as many blocks as these names tell."""
-    config, _ = model_config(family, {**shapes, **_ANCHORS}, {}, where)
+    config, _ = model_config(family, {**shapes, **_SIZE_TENSORS}, {}, where)
     with torch.device("meta"):
         return list(build_model(config).state_dict())

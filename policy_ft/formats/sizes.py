@@ -100,7 +100,7 @@ def model_config(
 
     Args:
         family: of the checkpoint.
-        shapes: of its tensors; those that `require_anchors` asks for are among them.
+        shapes: of its tensors; those that `require_size_tensors` asks for are among them.
         stated: setting -> what config.json says; `<part>.<setting>` for those of a part, with the
             parts vision, connector, language and expert.
         where: how messages call the checkpoint.

@@ -14,7 +14,7 @@ from torch.nn import functional
 from policy_ft.config.model import DecoderConfig, ExpertConfig, ModelConfig
 from policy_ft.models.attention import attend, rotary_table, rotate, split_heads
 from policy_ft.models.backbones.decoder import FAMILIES
-from policy_ft.models.flow import time_embedding
+from policy_ft.models.flow_path import time_embedding
 from policy_ft.models.layers import AdaptiveRMSNorm, GatedMLP, RMSNorm, run_block
 from policy_ft.models.prefix import Prefix
 

@@ -1,7 +1,7 @@
 """From noise to actions: how the flow that a model has learned is integrated.
 
-Time runs from 1 (noise) to 0 (actions), as in models/flow.py. Letters: b observation, h step of the
-chunk, a action column.
+Time runs from 1 (noise) to 0 (actions), as in models/flow_path.py. Letters: b observation, h step
+of the chunk, a action column.
 """
 
 from collections.abc import Callable

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data_tools.columns import WEIGHT
 from policy_ft.models.batch import Batch
-from policy_ft.models.flow import interpolate
+from policy_ft.models.flow_path import interpolate
 from policy_ft.models.objective import Term
 from policy_ft.models.prefix import Prefix
 from policy_ft.models.vla import VLAModel

@@ -36,9 +36,9 @@ from policy_ft.checkpoints.weights import read_weights
 from policy_ft.config.run import RunConfig
 from policy_ft.errors import UserError, describe, raise_faults, read_json
 from policy_ft.policy import Policy
-from policy_ft.training.agreement import changed_settings, is_measured_alike
 from policy_ft.training.directory import STATE_DIRECTORY, STATE_FILE, step_directory, tidy
 from policy_ft.training.hooks import Hooks
+from policy_ft.training.resume_settings import changed_settings, is_measured_alike
 from policy_ft.training.selection import Best
 from policy_ft.transforms import Transforms
 from policy_ft.tuning.stochastic import active_dropouts

@@ -8,10 +8,10 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from policy_ft.checkpoints.atomic import write_atomically
-from policy_ft.config.loader import dump_config
+from policy_ft.config.config_file import dump_config
 from policy_ft.training.directory import CHECKPOINTS, CONFIG_FILE, remove_temporaries, tidy
 from policy_ft.training.metrics import MetricsLog
-from policy_ft.training.ownership import sole_owner
+from policy_ft.training.run_lock import lock_output_dir
 from policy_ft.training.state import RunIdentity, RunState, restore, save_checkpoint
 
 
@@ -54,7 +54,7 @@ class Store:
         if not self.accelerator.is_main_process:
             yield remarks
             return
-        with sole_owner(self.directory) as is_locked:
+        with lock_output_dir(self.directory) as is_locked:
             unlocked = f"{self.directory}: this disk keeps no locks; let no other run write there"
             yield remarks if is_locked else [unlocked, *remarks]
 

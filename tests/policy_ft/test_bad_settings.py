@@ -2,7 +2,7 @@
 
 import pytest
 
-from policy_ft.config.loader import load_config
+from policy_ft.config.config_file import load_config
 from policy_ft.errors import UserError
 
 RUN = """\

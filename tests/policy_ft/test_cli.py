@@ -328,7 +328,7 @@ def test_ctrl_c_speaks_of_going_on_where_that_is_possible(
     def interrupt(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("policy_ft.commands.run.load_config", interrupt)
+    monkeypatch.setattr("policy_ft.commands.train.load_config", interrupt)
     monkeypatch.setattr("policy_ft.commands.show.read_config", interrupt)
     monkeypatch.setattr("policy_ft.commands.evaluate.load_policy", interrupt)
     result = call(command, folder / "run.yaml")

@@ -6,15 +6,15 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from policy_ft.config.loader import (
+from policy_ft.config.config_file import (
     dump_config,
     load_config,
     read_config,
     resolved_with_origin,
     validate_config,
 )
-from policy_ft.config.policy import NewPolicy, TrainedTokenizer
 from policy_ft.config.run import EmaConfig, RunConfig
+from policy_ft.config.starting_policy import NewPolicy, TrainedTokenizer
 from policy_ft.errors import UserError
 
 RUN = """\

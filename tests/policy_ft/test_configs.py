@@ -9,7 +9,7 @@ import pytest
 
 from eval_envs.collect import collect
 from policy_ft import assemble
-from policy_ft.config.loader import load_config
+from policy_ft.config.config_file import load_config
 
 ROOT = Path(__file__).parents[2]
 RECIPES = {*ROOT.glob("configs/pi*_*.yaml"), *ROOT.glob("configs/smolvla_*.yaml")}

@@ -168,7 +168,7 @@ SPOILED = """
 import sys
 import torch
 from policy_ft import assemble
-from policy_ft.config.loader import load_config
+from policy_ft.config.config_file import load_config
 from policy_ft.execution import chunks
 from policy_ft.errors import UserError
 

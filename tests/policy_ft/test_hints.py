@@ -13,8 +13,8 @@ from pydantic import BaseModel
 import policy_ft
 from policy_ft import assemble
 from policy_ft.checkpoints.native import save_policy
-from policy_ft.config.policy import NewPolicy, PretrainedPolicy
 from policy_ft.config.run import RunConfig
+from policy_ft.config.starting_policy import NewPolicy, PretrainedPolicy
 from policy_ft.errors import UserError
 
 KINDS: dict[str, type[BaseModel]] = {"new": NewPolicy, "pretrained": PretrainedPolicy}
@@ -30,7 +30,7 @@ KNOWS_ITS_KIND = {
     "policy.{}.action_horizon": "preflight.py chooses by the kind",
     "policy.tokenizer": "both kinds have it",
     "policy.transforms": "state.py compares checkpoints, it names no setting to change",
-    "config/policy.py": "validators of one kind",
+    "config/starting_policy.py": "validators of one kind",
     "config/resize.py": "what is resized is pretrained",
     "config/run.py": "validators that look at the kind",
     "quickstart.py": "it writes the settings of the packaged run",

@@ -15,7 +15,7 @@ from data_tools.formats.reader import open_dataset
 from data_tools.stats import exact_stats
 from policy_ft import assemble
 from policy_ft.checkpoints.weights import weights_hash
-from policy_ft.config.loader import load_config
+from policy_ft.config.config_file import load_config
 from policy_ft.data import opening
 from policy_ft.data.loader import BatchLoader
 from policy_ft.data.opening import aligned, open_data

@@ -7,7 +7,7 @@ import torch
 
 from policy_ft.config.model import DecoderConfig, ExpertConfig, ModelConfig, TimmVisionConfig
 from policy_ft.models.build import build_model
-from policy_ft.models.flow import interpolate, time_embedding, time_from_uniform
+from policy_ft.models.flow_path import interpolate, time_embedding, time_from_uniform
 from policy_ft.models.inputs import ModelInput, trimmed_prompt_length
 from policy_ft.models.solvers import Euler
 from policy_ft.models.vla import VLAModel

@@ -131,7 +131,7 @@ import sys
 import data_tools.formats.reading.hdf5_store as store_module
 from accelerate import PartialState
 from policy_ft import assemble
-from policy_ft.config.loader import load_config
+from policy_ft.config.config_file import load_config
 from policy_ft.training.trainer import Trainer
 
 store_module.ARRAY_CACHE_BYTES = 1

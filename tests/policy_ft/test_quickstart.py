@@ -13,9 +13,9 @@ from rich.console import Console
 from data_tools.formats.reader import open_dataset
 from policy_ft import assemble, quickstart
 from policy_ft.checkpoints.native import save_policy, weights_hash
-from policy_ft.config.loader import load_config
+from policy_ft.config.config_file import load_config
 from policy_ft.config.model import DecoderConfig, ExpertConfig, ModelConfig, TimmVisionConfig
-from policy_ft.config.policy import NewPolicy, PretrainedPolicy, TrainedTokenizer
+from policy_ft.config.starting_policy import NewPolicy, PretrainedPolicy, TrainedTokenizer
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.data import opening
 from policy_ft.errors import UserError

@@ -17,7 +17,7 @@ from data_tools.formats.keep_files import read_keep
 from data_tools.formats.layouts.layout import Layout
 from data_tools.formats.layouts.sidecar import conventions_from, layout_of, read_sidecar
 from data_tools.refusals import dotted, refusals
-from policy_ft.config.loader import load_config
+from policy_ft.config.config_file import load_config
 
 WRONG = (
     *(None, True, -1, 0, 2.5, float("nan"), float("inf"), 10**30, "", "x", "9" * 5000, b"\xff"),

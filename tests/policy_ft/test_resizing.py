@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from policy_ft.checkpoints.model import read_model
 from policy_ft.checkpoints.native import save_policy, weights_hash
+from policy_ft.checkpoints.stored_model import read_model
 from policy_ft.checkpoints.weights import write_weights
 from policy_ft.config.model import ConnectorConfig, ModelConfig, SiglipVisionConfig
 from policy_ft.config.resize import ModelResize

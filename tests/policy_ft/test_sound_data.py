@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from policy_ft import assemble
-from policy_ft.config.loader import dump_config
+from policy_ft.config.config_file import dump_config
 from policy_ft.errors import UserError
 from tests.policy_ft.test_cli import call
 

@@ -16,7 +16,7 @@ from data_tools.writer import EpisodeWriter
 from policy_ft import assemble
 from policy_ft.checkpoints.native import save_policy
 from policy_ft.cli import app
-from policy_ft.config.loader import dump_config
+from policy_ft.config.config_file import dump_config
 from policy_ft.config.run import RunConfig
 from policy_ft.data.opening import aligned, open_data
 from policy_ft.data.sources import training_and_validation

@@ -16,7 +16,7 @@ import sys
 from accelerate import PartialState
 from policy_ft import assemble
 from policy_ft.checkpoints.weights import weights_hash
-from policy_ft.config.loader import load_config
+from policy_ft.config.config_file import load_config
 from policy_ft.training.hooks import Hook
 
 class HashOfEachStep(Hook):
@@ -99,7 +99,7 @@ import sys
 from torch import distributed
 from accelerate import PartialState
 from policy_ft import assemble
-from policy_ft.config.loader import load_config
+from policy_ft.config.config_file import load_config
 from policy_ft.training.launch import RANKS_WAIT
 
 def report(event, arguments):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from data_tools.formats.reader import open_dataset
 from policy_ft import assemble
 from policy_ft.checkpoints.weights import weights_hash
-from policy_ft.config.loader import load_config
+from policy_ft.config.config_file import load_config
 from policy_ft.errors import UserError
 from policy_ft.formats.load import load_policy
 from policy_ft.training.hooks import Hook, RunView

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from policy_ft.checkpoints.model import read_model
 from policy_ft.checkpoints.native import save_policy, weight_files, weights_hash
+from policy_ft.checkpoints.stored_model import read_model
 from policy_ft.checkpoints.tensor_files import TensorFiles, write_tensors
 from policy_ft.checkpoints.weights import read_weights, write_weights
 from policy_ft.config.model import ModelConfig, SiglipVisionConfig

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from policy_ft.checkpoints.atomic import atomic_directory
-from policy_ft.checkpoints.model import DTYPES
 from policy_ft.checkpoints.native import UNUSED_FILE, write_records
+from policy_ft.checkpoints.stored_model import DTYPES
 from policy_ft.checkpoints.tensor_files import WEIGHTS_FILE, write_tensors
 from policy_ft.checkpoints.weights import weights_hash
 from policy_ft.errors import UserError, describe, raise_faults

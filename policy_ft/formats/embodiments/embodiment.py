@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, StrictBool, ValidationError, ValidationIn
 from data_tools.conventions import ActionReference, Conventions
 from data_tools.formats.mapping.column_maps import ColumnMap, map_faults
 from policy_ft.config.base import Settings
-from policy_ft.config.loader import ConfigSource, read_config
+from policy_ft.config.config_file import ConfigSource, read_config
 from policy_ft.config.transforms import Slots, TransformsConfig
 from policy_ft.errors import UserError, describe, nearest, validation_faults
 from policy_ft.transforms.checks import delta_faults

@@ -37,7 +37,7 @@ from policy_ft.formats.published import (
     twin_notes,
     unread_notes,
 )
-from policy_ft.formats.required_tensors import require_anchors
+from policy_ft.formats.required_tensors import require_size_tensors
 from policy_ft.formats.sizes import Stated, model_config
 from policy_ft.formats.tensor_names import PublishedNames
 from policy_ft.tokenization import TOKENIZER_FILE
@@ -156,7 +156,7 @@ def _read_weights(
         remedy = "Take config.json and weights from the same checkpoint; pi0 does not become pi0.5."
         where, found = f"{directory / CONFIG_FILE}, type", repr(config.type)
         raise UserError(describe(where, found, f"{names.family!r}, as the weights are", remedy))
-    require_anchors(names, shapes, str(directory))
+    require_size_tensors(names, shapes, str(directory))
     return files, names, shapes
 
 

@@ -37,7 +37,7 @@ from policy_ft.formats.published import (
     unknown_robot,
     unread_notes,
 )
-from policy_ft.formats.required_tensors import require_anchors
+from policy_ft.formats.required_tensors import require_size_tensors
 from policy_ft.formats.sizes import Stated, model_config, stated_variant
 from policy_ft.formats.tensor_names import PublishedNames
 from policy_ft.tokenization import TOKENIZER_FILE
@@ -121,7 +121,7 @@ def read_openpi(
     files = tuple(OrbaxParams(path) if is_jax else path for path in paths)
     names, shapes = read_names(files)
     config_document, stated, says_state = _read_config(directory, names)
-    require_anchors(names, shapes, str(directory))
+    require_size_tensors(names, shapes, str(directory))
     config, assumed = model_config(names.family, shapes, stated, str(directory))
     documents = {**config_document, **_statistics_documents(directory)}
     found = _statistics(directory, documents, embodiment, config)

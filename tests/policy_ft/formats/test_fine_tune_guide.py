@@ -10,7 +10,7 @@ from eval_envs.collect import collect
 from eval_envs.episodes import seeded_suite
 from eval_envs.pool import LocalPool
 from policy_ft import assemble
-from policy_ft.config.loader import load_config
+from policy_ft.config.config_file import load_config
 from policy_ft.evaluation.rollout import evaluate
 from policy_ft.execution.executor import RecedingHorizon
 from policy_ft.formats.conversion.convert import convert

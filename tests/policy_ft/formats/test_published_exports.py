@@ -15,11 +15,12 @@ from typer.testing import CliRunner
 import policy_ft
 from data_tools.formats.mapping.column_maps import LinearMap
 from policy_ft.assemble.policies import descended
-from policy_ft.checkpoints import atomic, hub
+from policy_ft.checkpoints import atomic
 from policy_ft.checkpoints.native import save_policy
 from policy_ft.cli import app
 from policy_ft.config.resize import ModelResize
 from policy_ft.errors import UserError
+from policy_ft.formats import hub
 from policy_ft.formats.conversion.convert import convert
 from policy_ft.formats.embodiments import load_embodiment
 

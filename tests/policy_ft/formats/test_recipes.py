@@ -9,7 +9,7 @@ import pytest
 from data_tools.conventions import Conventions
 from data_tools.writer import EpisodeWriter
 from policy_ft import assemble
-from policy_ft.config.loader import load_config
+from policy_ft.config.config_file import load_config
 from policy_ft.formats.embodiments import load_embodiment
 from policy_ft.formats.load import load_policy
 

@@ -27,7 +27,7 @@ def require_writable(directory: Path) -> None:
 
 
 @contextmanager
-def sole_owner(directory: Path) -> Iterator[bool]:
+def lock_output_dir(directory: Path) -> Iterator[bool]:
     """Makes the directory and keeps every other run out of it until the block ends.
 
     The lock is the operating system's and goes with the process, also when that is killed. Yields

@@ -20,25 +20,25 @@ from policy_ft.config.data import CollectConfig
 from policy_ft.data import opening
 from policy_ft.errors import UserError
 from policy_ft.formats.load import load_policy
-from policy_ft.training.ownership import require_writable, sole_owner
+from policy_ft.training.run_lock import lock_output_dir, require_writable
 
 
 def test_a_second_run_in_the_same_directory_is_refused_until_the_first_ends(tmp_path: Path):
     with (
-        sole_owner(tmp_path / "run"),
+        lock_output_dir(tmp_path / "run"),
         pytest.raises(UserError, match=r"the run of process \d+ at work there.*Wait for it"),
-        sole_owner(tmp_path / "run"),
+        lock_output_dir(tmp_path / "run"),
     ):
         pass
-    with sole_owner(tmp_path / "run"):
+    with lock_output_dir(tmp_path / "run"):
         assert (tmp_path / "run").is_dir()
 
 
 def test_a_process_that_no_launcher_started_is_told_how_several_share_a_run(tmp_path: Path):
     with (
-        sole_owner(tmp_path / "run"),
+        lock_output_dir(tmp_path / "run"),
         pytest.raises(UserError, match=r"torchrun --nproc-per-node N -m policy_ft train CONFIG"),
-        sole_owner(tmp_path / "run"),
+        lock_output_dir(tmp_path / "run"),
     ):
         pass
 
@@ -61,14 +61,14 @@ def test_a_disk_that_refuses_a_lock_is_told_in_a_sentence(tmp_path, monkeypatch)
     monkeypatch.setattr(fcntl, "flock", refuse)
     with (
         pytest.raises(UserError, match=r"refuses a lock \(.*Set output_dir to another directory"),
-        sole_owner(tmp_path / "run"),
+        lock_output_dir(tmp_path / "run"),
     ):
         pass
 
 
 def test_train_refuses_a_directory_in_which_another_run_is_at_work(run_config):
     config = run_config()
-    with sole_owner(Path(config.output_dir)), pytest.raises(UserError, match="no other run"):
+    with lock_output_dir(Path(config.output_dir)), pytest.raises(UserError, match="no other run"):
         assemble.train(config)
 
 

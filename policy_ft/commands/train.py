@@ -7,7 +7,7 @@ import typer
 
 from policy_ft import assemble
 from policy_ft.commands.options import ConfigFile, Overrides
-from policy_ft.config.loader import data_alone, load_config, read_config, validate_config
+from policy_ft.config.config_file import data_alone, load_config, read_config, validate_config
 from policy_ft.errors import Faults, raise_faults
 
 app = typer.Typer()
