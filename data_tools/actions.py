@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.errors import UserError, describe, nearest
-from data_tools.stats import NormalizationStats
-from data_tools.stillness import (
+from data_tools.stats import (
     SMALLEST_MOTION,
+    NormalizationStats,
     constants,
     narrow,
     still_columns,
@@ -127,7 +127,7 @@ def scaling(
         stats: statistics of the d columns.
         kind: what is centred on, and what is divided by.
         rule: how small scales are treated.
-        motions: the smallest motion of each column, see `data_tools.stillness`.
+        motions: the smallest motion of each column, see `data_tools.stats`.
 
     Raises:
         UserError: the kind is unknown (the message names the nearest), a statistic is missing, or a

@@ -1,12 +1,18 @@
 """Finding: one thing about a dataset that a person should look at before training on it."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, TypeVar
 
 from pydantic import Field
 
 from data_tools.declaration import Declaration
-from data_tools.errors import Fault, describe
+from data_tools.errors import Fault, UserError, describe
+
+T = TypeVar("T")
+
+# Findings about all episodes together are told of this place.
+DATASET: Final = "dataset"
 
 Severity = Literal["error", "warning"]
 
@@ -118,3 +124,16 @@ def not_checked(where: str, why: str, *rules: Rule) -> NotChecked:
         rules: what could not be looked at.
     """
     return NotChecked(tuple(rule.name for rule in rules), where, why)
+
+
+def ruled(faults: Iterable[str], rule: Rule) -> list[str]:
+    """The faults, under this rule where whoever told them knew none."""
+    return [each.under(rule.name) if isinstance(each, Fault) else each for each in faults]
+
+
+def told_under(rule: Rule, attempt: Callable[[], T]) -> T:
+    """What the attempt returns; the faults of its UserError are of this rule, as by `ruled`."""
+    try:
+        return attempt()
+    except UserError as error:
+        raise UserError(ruled(error.faults, rule)) from error

@@ -16,9 +16,8 @@ from data_tools.errors import UserError, describe, raise_faults
 from data_tools.formats.layouts import native
 from data_tools.formats.layouts.native import NATIVE_LAYOUT
 from data_tools.formats.new_episode import CameraFrames, NewEpisode
-from data_tools.storage.files.disk import flush_to_disk, give_name
+from data_tools.storage.files.disk import PARTIAL_SUFFIX, flush_to_disk, give_name
 from data_tools.storage.frames.images import encode_frames, pad_rows
-from data_tools.storage.hdf5.opening import PARTIAL_SUFFIX
 
 UNKNOWN_QUALITY = 0
 

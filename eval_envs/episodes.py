@@ -6,9 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, JsonValue, StrictInt, ValidationError
 
-from data_tools.declaration import Declaration
+from data_tools.declaration import Declaration, dotted, refusals
 from data_tools.errors import UserError, describe, raise_faults
-from data_tools.refusals import dotted, refusals
 
 
 def _finite(env_args: dict[str, JsonValue]) -> dict[str, JsonValue]:

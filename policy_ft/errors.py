@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from data_tools.declaration import KeyPath, dotted, refusals
 from data_tools.errors import Faults, UserError, describe, nearest, raise_faults
-from data_tools.refusals import KeyPath, dotted, refusals
 
 __all__ = [
     "Faults",
@@ -60,5 +60,5 @@ def validation_faults(
     model: type[BaseModel],
     place: Callable[[KeyPath], str] = dotted,
 ) -> list[str]:
-    """One sentence for every value that pydantic refused, as `data_tools.refusals` says it."""
+    """One sentence for every value that pydantic refused, as `data_tools.declaration` says it."""
     return refusals(error.errors(include_url=False), model, place)

@@ -12,9 +12,24 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("data_tools", "eval_envs", "policy_ft")
 
-# Lowest floor first. Rooms on one floor do not import one another. "policy_ft" is its __init__.py.
+# Lowest floor first. Rooms on one floor do not import one another. A package by its bare name is
+# its __init__.py, but for eval_envs, which is one room.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("data_tools",),
+    ("data_tools.errors",),
+    ("data_tools.declaration",),
+    ("data_tools.conventions", "data_tools.finding"),
+    ("data_tools.rules", "data_tools.episode"),
+    ("data_tools.columns", "data_tools.fingerprint", "data_tools.finite"),
+    ("data_tools.stats",),
+    ("data_tools.actions",),
+    ("data_tools.storage",),
+    ("data_tools.formats",),
+    ("data_tools.writer", "data_tools.view"),
+    ("data_tools.rewrite",),
+    ("data_tools.doctor",),
+    ("data_tools.commands",),
+    ("data_tools.cli",),
+    ("data_tools", "data_tools.__main__"),
     ("eval_envs",),
     ("policy_ft.errors",),
     ("policy_ft.config", "policy_ft.ranks"),
@@ -57,9 +72,9 @@ class Module:
 
     @property
     def room(self) -> str:
-        """The package for the lower two floors, the first two parts of the name in policy_ft."""
+        """eval_envs is one room; of the other packages, the first two parts of the name."""
         parts = self.name.split(".")
-        return ".".join(parts[:2]) if parts[0] == "policy_ft" else parts[0]
+        return parts[0] if parts[0] == "eval_envs" else ".".join(parts[:2])
 
 
 def read_modules(root: Path) -> dict[str, Module]:
@@ -197,7 +212,7 @@ def torch_on_torch_free_floors(modules: dict[str, Module]) -> list[str]:
         f"{module.room}, which a lab uses without torch. Use numpy, or move it into policy_ft."
         for module in modules.values()
         for item in module.imports
-        if module.room in TORCH_FREE
+        if module.name.split(".")[0] in TORCH_FREE
         and (item.target.split(".")[0] in NEEDS_TORCH or item.target == "safetensors.torch")
     ]
 
@@ -224,10 +239,10 @@ PLANTED = [
     (
         upward_imports,
         {
-            "data_tools/reader.py": "import numpy\nfrom policy_ft.errors import x\n",
+            "data_tools/writer.py": "import numpy\nfrom policy_ft.errors import x\n",
             "policy_ft/errors.py": "",
         },
-        "data_tools/reader.py:2: found data_tools (floor 0) importing policy_ft.errors (floor 2)",
+        "writer.py:2: found data_tools.writer (floor 9) importing policy_ft.errors (floor 16)",
     ),
     (
         upward_imports,
@@ -235,7 +250,12 @@ PLANTED = [
             "policy_ft/models/flow.py": "from ..training import loop\n",
             "policy_ft/training/loop.py": "",
         },
-        "models/flow.py:1: found policy_ft.models (floor 4) importing policy_ft.training.loop",
+        "models/flow.py:1: found policy_ft.models (floor 18) importing policy_ft.training.loop",
+    ),
+    (
+        upward_imports,
+        {"data_tools/storage/a.py": "import data_tools.doctor.b\n", "data_tools/doctor/b.py": ""},
+        "found data_tools.storage (floor 7) importing data_tools.doctor.b (floor 11)",
     ),
     (
         upward_imports,

@@ -22,7 +22,6 @@ from data_tools.commands.options import (
     progress,
 )
 from data_tools.doctor.checks.collection import check_size
-from data_tools.doctor.checks.opening import as_findings
 from data_tools.doctor.diagnosis import DataDiagnosis, examine_opened, shared_with
 from data_tools.doctor.examination import require_rules
 from data_tools.doctor.repairs.repair import Repair, repair
@@ -31,6 +30,7 @@ from data_tools.episode import Dataset
 from data_tools.errors import UserError, describe, raise_faults
 from data_tools.finding import Finding
 from data_tools.formats.reader import open_what_opens
+from data_tools.rules import as_findings
 from data_tools.storage.files.disk import existing_faults, finished_file
 from data_tools.storage.files.paths import visible
 

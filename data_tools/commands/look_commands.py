@@ -28,8 +28,13 @@ from data_tools.formats.drafts.draft import Draft, draft_for
 from data_tools.formats.layouts.sidecar import FOLDER_SIDECAR
 from data_tools.formats.reader import open_dataset
 from data_tools.rewrite.stats_files import lerobot_stats, openpi_stats, write_json
-from data_tools.stats import NormalizationStats, dataset_stats
-from data_tools.stillness import action_motions, state_motions, still_columns
+from data_tools.stats import (
+    NormalizationStats,
+    action_motions,
+    dataset_stats,
+    state_motions,
+    still_columns,
+)
 from data_tools.storage.files.disk import existing_faults, finished_file
 from data_tools.storage.files.paths import first_refused
 from data_tools.view.summary import summary, tree_of

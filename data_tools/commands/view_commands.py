@@ -23,12 +23,12 @@ from data_tools.commands.options import (
     Paths,
     Tolerance,
 )
+from data_tools.declaration import faults_in_file
 from data_tools.doctor.bench import BenchResult, Sampling
 from data_tools.doctor.bench import bench as measure
 from data_tools.errors import UserError, describe
 from data_tools.finding import Finding
 from data_tools.formats.reader import open_dataset
-from data_tools.refusals import faults_in_file
 from data_tools.rewrite.salvage import Salvaged
 from data_tools.rewrite.salvage import salvage as rescue
 from data_tools.view.folder import ImageKind, View

@@ -6,13 +6,12 @@ from functools import partial
 from itertools import accumulate
 from typing import Final
 
-from data_tools.doctor.checks.opening import as_findings
-from data_tools.doctor.checks.recording import DATASET
 from data_tools.doctor.examination import examine, require_rules, validate_split
 from data_tools.doctor.ledger import Ledger, LedgerLine
 from data_tools.episode import Dataset
-from data_tools.finding import EVERY_RULE, Finding, NotChecked
+from data_tools.finding import DATASET, EVERY_RULE, Finding, NotChecked
 from data_tools.formats.reader import Opened, Places, open_what_opens
+from data_tools.rules import as_findings
 
 UNOPENED: Final = "it does not open (robot-data salvage copies the whole episodes of an HDF5 file)"
 

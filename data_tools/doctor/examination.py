@@ -36,14 +36,14 @@ from data_tools.doctor.checks import (
 )
 from data_tools.doctor.checks.catalogue import RULES
 from data_tools.doctor.checks.extents import Extent
-from data_tools.doctor.checks.opening import as_findings
 from data_tools.doctor.checks.reading import UNREADABLE_NUMBERS, read
-from data_tools.doctor.checks.recording import DATASET, Declared, FloatArray, Labels, Recording
+from data_tools.doctor.checks.recording import Declared, FloatArray, Labels, Recording
 from data_tools.doctor.checks.roles import Part
 from data_tools.doctor.ledger import Ledger, LedgerLine
 from data_tools.episode import Dataset, Episode, frame_doubts
 from data_tools.errors import UserError, describe, nearest
-from data_tools.finding import EVERY_RULE, Finding, NotChecked, Told, not_checked
+from data_tools.finding import DATASET, EVERY_RULE, Finding, NotChecked, Told, not_checked
+from data_tools.rules import as_findings
 
 # Relations between columns are as clear on this many steps as on all: 80 minutes at 40 Hz.
 MAX_SAMPLED_STEPS: Final = 200_000

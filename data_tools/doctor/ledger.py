@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from data_tools.doctor.checks.recording import DATASET
-from data_tools.finding import EVERY_RULE, NotChecked
+from data_tools.finding import DATASET, EVERY_RULE, NotChecked
 
 # Names of rules that a line on a terminal has; JSON and the page have all.
 MAX_NAMES: Final = 6

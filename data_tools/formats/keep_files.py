@@ -10,10 +10,9 @@ import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
 from data_tools.columns import WEIGHT, in_all_steps, value_faults
-from data_tools.declaration import Declaration, Number
+from data_tools.declaration import Declaration, Number, faults_in_file
 from data_tools.episode import Dataset
 from data_tools.errors import UserError, describe, raise_faults
-from data_tools.refusals import faults_in_file
 
 FORMAT: Final = "policy_ft keep ranges 1"
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_tools.doctor.checks.opening import CONTRADICTION, UNREADABLE_FILE, ruled
 from data_tools.episode import Dataset
 from data_tools.errors import UserError, describe, raise_faults
+from data_tools.finding import ruled
 from data_tools.formats.keep_files import (
     read_keep,
     relative_names,
@@ -21,6 +21,7 @@ from data_tools.formats.layouts.sidecar import require_known_layout
 from data_tools.formats.lerobot import INFO_FILE, is_lerobot, open_lerobot
 from data_tools.formats.reading.hdf5_files import Asked, Hdf5Files, undeclared_faults
 from data_tools.formats.reading.index_cache import IndexCache
+from data_tools.rules import CONTRADICTION, UNREADABLE_FILE
 from data_tools.storage.files.paths import HDF5_SUFFIXES, DataFiles, expand
 from data_tools.storage.files.remote import RemotePath, path_of
 

@@ -11,8 +11,8 @@ from typing import Final
 import h5py
 
 from data_tools.formats.layouts.sidecar import FOLDER_SIDECAR, sidecar_of
+from data_tools.storage.files.disk import PARTIAL_SUFFIX
 from data_tools.storage.files.paths import expand, visible
-from data_tools.storage.hdf5.opening import PARTIAL_SUFFIX
 
 ATTRIBUTE: Final = "provenance"
 DISTRIBUTION: Final = "policy_ft"

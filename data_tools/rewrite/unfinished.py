@@ -19,9 +19,14 @@ from typing import Final, Self, TextIO
 
 from data_tools.errors import UserError, describe, raise_faults
 from data_tools.rewrite.sidecars import sidecar_beside
-from data_tools.storage.files.disk import existing_faults, finished_file, flush_to_disk, give_name
+from data_tools.storage.files.disk import (
+    PARTIAL_SUFFIX,
+    existing_faults,
+    finished_file,
+    flush_to_disk,
+    give_name,
+)
 from data_tools.storage.files.locks import try_to_lock
-from data_tools.storage.hdf5.opening import PARTIAL_SUFFIX
 
 LOCK = "lock"
 PLAN = "plan.json"

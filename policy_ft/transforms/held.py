@@ -9,8 +9,13 @@ import numpy.typing as npt
 from data_tools.actions import Scaling, scaling
 from data_tools.conventions import Conventions
 from data_tools.formats.mapping.column_maps import ColumnMap, map_columns
-from data_tools.stats import NormalizationStats
-from data_tools.stillness import action_motions, constants, state_motions, still_columns
+from data_tools.stats import (
+    NormalizationStats,
+    action_motions,
+    constants,
+    state_motions,
+    still_columns,
+)
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.errors import UserError, describe
 from policy_ft.transforms.records import Statistics

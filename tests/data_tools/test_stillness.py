@@ -5,10 +5,11 @@ import pytest
 
 from data_tools.actions import KINDS, OWN_RULE, ScaleRule, near_constant_columns, scaling
 from data_tools.conventions import ActionSpec, Conventions, StateSpec
-from data_tools.stats import NormalizationStats, exact_stats
-from data_tools.stillness import (
+from data_tools.stats import (
+    NormalizationStats,
     action_motions,
     constants,
+    exact_stats,
     smallest_motion,
     state_motions,
     still_columns,

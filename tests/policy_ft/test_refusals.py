@@ -12,11 +12,11 @@ from pydantic import BaseModel, ValidationError
 import data_tools
 import policy_ft
 from data_tools.conventions import Conventions
+from data_tools.declaration import dotted, refusals
 from data_tools.errors import UserError, shown
 from data_tools.formats.keep_files import read_keep
 from data_tools.formats.layouts.layout import Layout
 from data_tools.formats.layouts.sidecar import conventions_from, layout_of, read_sidecar
-from data_tools.refusals import dotted, refusals
 from policy_ft.config.config_file import load_config
 
 WRONG = (

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from data_tools.doctor.checks.lags import MIN_STEPS, Columns
-from data_tools.doctor.checks.recording import DATASET, Declared, Recording
+from data_tools.doctor.checks.recording import Declared, Recording
 from data_tools.doctor.checks.references import (
     LOOKS_ABSOLUTE,
     LOOKS_DELTA,
@@ -26,7 +26,7 @@ from data_tools.doctor.checks.references import (
 )
 from data_tools.doctor.checks.references import RULES as REFERENCE_RULES
 from data_tools.doctor.checks.roles import Pair
-from data_tools.finding import Finding, NotChecked, Rule, Told, not_checked
+from data_tools.finding import DATASET, Finding, NotChecked, Rule, Told, not_checked
 
 EARLIEST: Final = -2
 # Pairs may be shifted by more; but an early lag must leave this share of the usual episode.

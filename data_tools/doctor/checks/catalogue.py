@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from data_tools import rules
 from data_tools.doctor.checks import (
     alignment,
     boundaries,
     chatter,
-    clocks,
     collection,
     copies,
     episode_columns,
@@ -22,7 +20,6 @@ from data_tools.doctor.checks import (
     leakage,
     looks,
     numbers,
-    opening,
     optics,
     pictures,
     reading,
@@ -36,16 +33,17 @@ from data_tools.doctor.checks import (
     timing,
 )
 from data_tools.finding import Rule
+from data_tools.rules import CLOCK_RULES, FILE_RULES, LENGTHS, OPENING_RULES
 
 SUBJECTS: Final[Mapping[str, tuple[Rule, ...]]] = {
-    "Opening": (*opening.RULES, *reading.RULES),
-    "Files": rules.RULES,
+    "Opening": (*OPENING_RULES, *reading.RULES),
+    "Files": FILE_RULES,
     "Numbers": (*numbers.RULES, *episode_columns.RULES),
     "Columns over all episodes": (*spreads.RULES, *copies.RULES, *statistics_files.RULES),
     "Rotations": rotations.RULES,
     "What actions mean": (*alignment.RULES, *saturation.RULES, *simulated.RULES),
     "Grippers": (*grippers.RULES, *chatter.RULES),
-    "Time": (*timing.RULES, *clocks.RULES),
+    "Time": (*timing.RULES, *CLOCK_RULES),
     "Pictures": (*pictures.RULES, *looks.RULES, *optics.RULES),
     "Sentences": (*instructions.RULES, *tasks.RULES),
     "Episodes together": (*collection.RULES, *siblings.RULES, *boundaries.RULES),
@@ -58,9 +56,9 @@ RULES: Final[Mapping[str, Rule]] = {
 UNUSABLE: Final = frozenset(
     rule.name
     for rule in (
-        *(*opening.RULES, *reading.RULES),
-        *(numbers.LENGTHS, numbers.NOT_FINITE, pictures.UNDECODABLE_FRAME),
-        *clocks.RULES,
+        *(*OPENING_RULES, *reading.RULES),
+        *(LENGTHS, numbers.NOT_FINITE, pictures.UNDECODABLE_FRAME),
+        *CLOCK_RULES,
     )
 )
 

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from data_tools.doctor.checks.grippers import is_switch
 from data_tools.doctor.checks.numbers import longest_run
-from data_tools.doctor.checks.recording import DATASET, NO_RATE, Declared, FloatArray, Recording
+from data_tools.doctor.checks.recording import NO_RATE, Declared, FloatArray, Recording
 from data_tools.doctor.checks.roles import GripperColumns
-from data_tools.finding import Rule, Told, not_checked
+from data_tools.finding import DATASET, Rule, Told, not_checked
 
 # Fingers need half a second; a command held for less than this reached no finger.
 SHORTEST_S: Final = 0.2

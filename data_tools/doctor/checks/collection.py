@@ -6,9 +6,9 @@ from typing import Final
 
 import numpy as np
 
-from data_tools.doctor.checks.recording import DATASET, Declared, Recording
+from data_tools.doctor.checks.recording import Declared, Recording
 from data_tools.errors import Fault
-from data_tools.finding import Finding, Rule
+from data_tools.finding import DATASET, Finding, Rule
 
 # Lengths spread by a factor within one task; outliers are both far in deviations and in factors.
 MAX_LENGTH_DEVIATIONS: Final = 5.0

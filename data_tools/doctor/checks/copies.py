@@ -11,9 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from data_tools.doctor.checks.recording import DATASET, Declared, FloatArray, Recording
+from data_tools.doctor.checks.recording import Declared, FloatArray, Recording
 from data_tools.doctor.checks.roles import LENGTHS, RADIANS, numbers_in, sides, vector_name
-from data_tools.finding import Finding, Rule
+from data_tools.finding import DATASET, Finding, Rule
 
 # Share of a column's span that rounding, or noise added to a copy, may change.
 TOLERANCE: Final = 1e-5

@@ -10,8 +10,8 @@ from typing import Final, Self
 
 import numpy as np
 
-from data_tools.doctor.checks.recording import DATASET, NO_RATE, Declared, FloatArray, Recording
-from data_tools.finding import Rule, Told, not_checked
+from data_tools.doctor.checks.recording import NO_RATE, Declared, FloatArray, Recording
+from data_tools.finding import DATASET, Rule, Told, not_checked
 
 # Delays either way that are looked at; and so many pairs must be left at the largest.
 FARTHEST_S: Final = 1.0

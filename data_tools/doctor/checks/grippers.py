@@ -6,9 +6,9 @@ from typing import Final, Self
 
 import numpy as np
 
-from data_tools.doctor.checks.recording import DATASET, NO_RATE, Declared, FloatArray, Recording
+from data_tools.doctor.checks.recording import NO_RATE, Declared, FloatArray, Recording
 from data_tools.doctor.checks.roles import GripperColumns
-from data_tools.finding import Finding, Rule, Told, not_checked
+from data_tools.finding import DATASET, Finding, Rule, Told, not_checked
 
 # Fingers need up to this long; the width is looked at from now until then. A grasp may be shorter,
 # so a gripper is wrong only where its width follows the command at none of these delays.

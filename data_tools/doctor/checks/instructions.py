@@ -5,9 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Final
 
-from data_tools.doctor.checks.recording import DATASET
 from data_tools.errors import shown
-from data_tools.finding import Finding, Rule
+from data_tools.finding import DATASET, Finding, Rule
 
 INSTRUCTION_LENGTHS: Final = (3, 200)
 PLACEHOLDERS: Final = {

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from data_tools.doctor.checks.collection import numbers_digest
-from data_tools.doctor.checks.recording import DATASET, Recording
+from data_tools.doctor.checks.recording import Recording
 from data_tools.episode import Dataset, Episode
-from data_tools.finding import Finding, Rule
+from data_tools.finding import DATASET, Finding, Rule
 
 SOURCE_ATTRIBUTE: Final = "source_demo"
 SPLIT_ATTRIBUTE: Final = "split"

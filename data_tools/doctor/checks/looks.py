@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.doctor.checks.collection import MAD_TO_STD
-from data_tools.doctor.checks.recording import DATASET
-from data_tools.finding import Finding, Rule
+from data_tools.finding import DATASET, Finding, Rule
 
 FloatArray = npt.NDArray[np.float64]
 SIDE: Final = 8

@@ -7,8 +7,8 @@ import numpy as np
 from data_tools.doctor.checks import collection, leakage, looks, numbers, optics, rotations, spreads
 from data_tools.doctor.checks.pictures import DUPLICATED_CAMERA
 from data_tools.doctor.checks.pictures import RULES as FRAME_RULES
-from data_tools.doctor.checks.recording import DATASET, Declared, Labels
-from data_tools.finding import NotChecked, Rule, not_checked
+from data_tools.doctor.checks.recording import Declared, Labels
+from data_tools.finding import DATASET, NotChecked, Rule, not_checked
 
 
 def undeclared_needs(declared: Declared) -> Iterator[NotChecked]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from data_tools.doctor.checks.recording import NO_RATE, Declared, FloatArray, Recording
 from data_tools.finding import Finding, Rule, Told, not_checked
 from data_tools.finite import nonfinite_columns
+from data_tools.rules import LENGTHS
 
 # Share of a column's legal range that float32 and a controller's rounding may use up.
 RANGE_TOLERANCE: Final = 1e-3
@@ -27,13 +28,6 @@ MIN_STATE_MOTION: Final = 1e-3
 MIN_COMMAND: Final = 0.05
 STUCK_S: Final = 1.0
 
-LENGTHS = Rule(
-    name="lengths",
-    severity="error",
-    sentence="State, actions or times of an episode have another number of rows than it has steps.",
-    threshold="one state, action and time for each step",
-    remedy="Leave the episode out or cut it where the recording stopped; no row may be guessed.",
-)
 NOT_FINITE = Rule(
     name="not_finite",
     severity="error",

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from data_tools.doctor.checks.collection import MAD_TO_STD
 from data_tools.doctor.checks.looks import thumbnail
 from data_tools.doctor.checks.pictures import Pictures
-from data_tools.doctor.checks.recording import DATASET, Recording
-from data_tools.finding import Rule, Told, not_checked
+from data_tools.doctor.checks.recording import Recording
+from data_tools.finding import DATASET, Rule, Told, not_checked
 
 Frame = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.floating]

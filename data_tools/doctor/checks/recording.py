@@ -13,8 +13,6 @@ from data_tools.episode import Episode
 
 FloatArray = npt.NDArray[np.float64]
 
-# Findings about all episodes together are told of this place.
-DATASET: Final = "dataset"
 # Why a check is not made that counts in seconds.
 NO_RATE: Final = "nobody declares control_hz"
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from data_tools.doctor.checks.lags import Columns, Fit, spread_lags
 from data_tools.doctor.checks.numbers import MAX_JOINT_SPEED, MAX_POSITION_SPEED
-from data_tools.doctor.checks.recording import DATASET, Declared, FloatArray, Recording
+from data_tools.doctor.checks.recording import Declared, FloatArray, Recording
 from data_tools.doctor.checks.roles import METRES, RADIANS, Pair
-from data_tools.finding import Finding, Rule
+from data_tools.finding import DATASET, Finding, Rule
 
 # Correlations that leave no doubt, and those that leave nothing.
 CLEAR: Final = 0.95

@@ -6,9 +6,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.doctor.checks.recording import DATASET, Declared, FloatArray, Recording
+from data_tools.doctor.checks.recording import Declared, FloatArray, Recording
 from data_tools.doctor.checks.roles import Quaternion
-from data_tools.finding import Finding, Rule
+from data_tools.finding import DATASET, Finding, Rule
 
 # float16 and text files round to 5e-4; interpolating componentwise and mixing up columns do more.
 NORM_TOLERANCE: Final = 1e-3

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.doctor.checks.lags import spread_lags
-from data_tools.doctor.checks.recording import DATASET, Declared, FloatArray, Recording
+from data_tools.doctor.checks.recording import Declared, FloatArray, Recording
 from data_tools.doctor.checks.references import target_columns
 from data_tools.doctor.checks.roles import Pair
 from data_tools.doctor.checks.spreads import AT_LIMIT
-from data_tools.finding import Rule, Told, not_checked
+from data_tools.finding import DATASET, Rule, Told, not_checked
 
 # Steps at one extreme value, bit for bit, within an episode; so many of them in all.
 SHORTEST_PLATEAU: Final = 3

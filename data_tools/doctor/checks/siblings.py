@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 from data_tools.doctor.checks import delays, pauses, tremor, twins
-from data_tools.doctor.checks.recording import DATASET, NO_RATE, Declared, Recording
-from data_tools.finding import Told, not_checked
+from data_tools.doctor.checks.recording import NO_RATE, Declared, Recording
+from data_tools.finding import DATASET, Told, not_checked
 
 RULES = (*pauses.RULES, *tremor.RULES, *delays.RULES, *twins.RULES)
 

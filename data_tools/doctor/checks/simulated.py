@@ -6,8 +6,8 @@ from typing import Final, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.doctor.checks.recording import DATASET, FloatArray, Recording
-from data_tools.finding import Rule, Told, not_checked
+from data_tools.doctor.checks.recording import FloatArray, Recording
+from data_tools.finding import DATASET, Rule, Told, not_checked
 
 # Observations may be float32; a joint that moves does so by more between two steps.
 TOLERANCE: Final = 1e-5

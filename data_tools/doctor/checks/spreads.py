@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from data_tools.doctor.checks.extents import Extent, Spread
 from data_tools.doctor.checks.numbers import MAX_JOINT_SPEED, MAX_POSITION_SPEED, SLOWEST_HZ
-from data_tools.doctor.checks.recording import DATASET, Declared, FloatArray, Recording
+from data_tools.doctor.checks.recording import Declared, FloatArray, Recording
 from data_tools.doctor.checks.roles import Part
-from data_tools.finding import Finding, Rule, Told, not_checked
-from data_tools.stillness import SMALLEST_MOTION, action_motions, floor, state_motions
+from data_tools.finding import DATASET, Finding, Rule, Told, not_checked
+from data_tools.stats import SMALLEST_MOTION, action_motions, floor, state_motions
 
 Flags = npt.NDArray[np.bool_]
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.distance import cdist
 
-from data_tools.doctor.checks.recording import DATASET, FloatArray, Recording
-from data_tools.finding import Rule, Told, not_checked
+from data_tools.doctor.checks.recording import FloatArray, Recording
+from data_tools.finding import DATASET, Rule, Told, not_checked
 
 # Episodes of a sentence that are enough to know its motions, and those compared at most.
 MIN_EPISODES: Final = 5

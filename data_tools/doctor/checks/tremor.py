@@ -8,8 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from data_tools.doctor.checks.recording import DATASET, NO_RATE, Declared, FloatArray, Recording
-from data_tools.finding import Rule, Told, not_checked
+from data_tools.doctor.checks.recording import NO_RATE, Declared, FloatArray, Recording
+from data_tools.finding import DATASET, Rule, Told, not_checked
 
 # A shake turns back within half a period of this; what is slower is meant.
 SLOWEST_HZ: Final = 4.0

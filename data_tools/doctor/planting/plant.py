@@ -22,8 +22,8 @@ from data_tools.formats.reading.records import EpisodeRecord
 from data_tools.rewrite.provenance import Provenance, provenance, write_provenance
 from data_tools.rewrite.sidecars import content_of, declaring_sidecar, sidecar_for_copy
 from data_tools.rewrite.unfinished import Unfinished
-from data_tools.storage.files.disk import existing_faults
-from data_tools.storage.hdf5.opening import PARTIAL_SUFFIX, open_hdf5
+from data_tools.storage.files.disk import PARTIAL_SUFFIX, existing_faults
+from data_tools.storage.hdf5.opening import open_hdf5
 
 # A fault of one episode goes into the first one, by chance, that has a place for it.
 MAX_TRIES: Final = 50

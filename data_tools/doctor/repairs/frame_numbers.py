@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from data_tools.doctor.checks.clocks import WRONG_CLOCK
 from data_tools.episode import Dataset, frame_doubts
 from data_tools.errors import describe, raise_faults
 from data_tools.finding import Finding
 from data_tools.formats.lerobot import LeRobotDataset
+from data_tools.rules import WRONG_CLOCK
 
 
 def by_frame_number(dataset: Dataset, findings: Sequence[Finding]) -> Dataset:

@@ -13,7 +13,8 @@ from data_tools.formats.layouts.native import NATIVE_LAYOUT
 from data_tools.formats.reading.hdf5_dataset import Hdf5Dataset
 from data_tools.rewrite.demo_files import demo_name
 from data_tools.rewrite.merge import merge
-from data_tools.storage.hdf5.opening import PARTIAL_SUFFIX, open_hdf5
+from data_tools.storage.files.disk import PARTIAL_SUFFIX
+from data_tools.storage.hdf5.opening import open_hdf5
 
 MERGED = (NATIVE_LAYOUT.root, "mask")
 

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.doctor.checks.catalogue import RULES, UNUSABLE
-from data_tools.doctor.checks.clocks import WRONG_CLOCK
 from data_tools.doctor.checks.collection import DUPLICATE_EPISODE, numbers_digest
 from data_tools.doctor.checks.instructions import INSTRUCTION_SPACES, single_spaced
 from data_tools.doctor.checks.pictures import frame_digest
@@ -45,8 +44,7 @@ from data_tools.rewrite.edited import Edit, EditedDataset, EditedEpisode
 from data_tools.rewrite.encoding import DEFAULT_QUALITY
 from data_tools.rewrite.provenance import provenance
 from data_tools.rewrite.unfinished import Advance, Unfinished, silently
-from data_tools.rules import RULES as HEADER_RULES
-from data_tools.rules import SLOW_CHUNKS
+from data_tools.rules import FILE_RULES, SLOW_CHUNKS, WRONG_CLOCK
 from data_tools.storage.files.disk import existing_faults
 
 
@@ -236,7 +234,7 @@ class _Writing:
 
 
 def _header_repairs(findings: Sequence[Finding]) -> list[Repair]:
-    repaired = {rule.name: rule for rule in (*HEADER_RULES, WRONG_CLOCK) if rule.repair}
+    repaired = {rule.name: rule for rule in (*FILE_RULES, WRONG_CLOCK) if rule.repair}
     return [
         Repair(finding.rule, finding.where, repaired[finding.rule].repair)
         for finding in findings

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from data_tools.doctor.checks.opening import MISSING_PART, NO_STEPS, UNKNOWN_LAYOUT, WRONG_FORM
 from data_tools.errors import Fault, Faults, UserError, describe, raise_faults, shown
 from data_tools.formats.drafts.arrangement import Arrangement, arranged
 from data_tools.formats.drafts.candidates import Candidate, Candidates, candidates, scalar
@@ -19,6 +18,7 @@ from data_tools.formats.layouts.sidecar import (
     sidecar_of,
 )
 from data_tools.formats.reader import open_dataset
+from data_tools.rules import MISSING_PART, NO_STEPS, UNKNOWN_LAYOUT, WRONG_FORM
 from data_tools.storage.files.disk import existing_faults
 from data_tools.storage.files.paths import expand, first_refused
 from data_tools.storage.files.remote import RemotePath, path_of

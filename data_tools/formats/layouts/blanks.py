@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_tools.declaration import KeyPath, dotted
 from data_tools.errors import describe
-from data_tools.refusals import KeyPath, dotted
 
 
 def blank_faults(path: Path, value: object, keys: KeyPath = ()) -> Iterator[str]:

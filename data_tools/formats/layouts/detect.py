@@ -9,7 +9,6 @@ import h5py
 from pydantic import ValidationError
 
 from data_tools.conventions import Conventions
-from data_tools.doctor.checks.opening import UNKNOWN_LAYOUT
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.finding import Finding
 from data_tools.formats.layouts import native
@@ -41,7 +40,7 @@ from data_tools.formats.layouts.texts import attribute, attribute_text, fact, se
 from data_tools.formats.layouts.undeclared import INSTRUCTION, Undeclared
 from data_tools.formats.layouts.unread import unread
 from data_tools.formats.layouts.unusable import Unusable, UnusableLayoutError, unrecognized
-from data_tools.rules import CORRECTED_CONVENTIONS, EMPTY_PLACE
+from data_tools.rules import CORRECTED_CONVENTIONS, EMPTY_PLACE, UNKNOWN_LAYOUT
 
 
 @dataclass(frozen=True)

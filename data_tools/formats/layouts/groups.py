@@ -7,9 +7,9 @@ from pathlib import Path
 
 import h5py
 
-from data_tools.doctor.checks.opening import NO_STEPS, WRONG_DECLARATION
 from data_tools.errors import UserError, describe
 from data_tools.formats.layouts.layout import NUMBER_WORD, Layout
+from data_tools.rules import NO_STEPS, WRONG_DECLARATION
 from data_tools.storage.files.paths import natural_key
 from data_tools.storage.hdf5.links import find_group, first_whole, member_names
 from data_tools.storage.hdf5.outline import told_of_names

@@ -11,12 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from data_tools.conventions import Conventions
+from data_tools.declaration import KeyPath, dotted, refusals, user_path
 from data_tools.errors import UserError, describe, nearest, raise_faults, shown
 from data_tools.formats.layouts.blanks import blank_faults
 from data_tools.formats.layouts.layout import Layout
 from data_tools.formats.layouts.native import NATIVE_LAYOUT
 from data_tools.formats.layouts.preset import presets
-from data_tools.refusals import KeyPath, dotted, refusals, user_path
 from data_tools.storage.files.yaml_text import mapping_in
 
 SIDECAR_SUFFIX = ".conventions.yaml"

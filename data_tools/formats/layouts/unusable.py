@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_tools.doctor.checks.opening import UNKNOWN_LAYOUT
 from data_tools.errors import UserError, describe
 from data_tools.formats.layouts import native
 from data_tools.formats.layouts.evidence import OpenFile, claim, is_mark, proof
 from data_tools.formats.layouts.native import NATIVE_LAYOUT
 from data_tools.formats.layouts.preset import presets
 from data_tools.formats.layouts.sidecar import FOLDER_SIDECAR, SIDECAR_SUFFIX
+from data_tools.rules import UNKNOWN_LAYOUT
 from data_tools.storage.hdf5.links import member_names
 from data_tools.storage.hdf5.outline import told_of_names
 

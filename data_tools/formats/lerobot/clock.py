@@ -7,11 +7,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.doctor.checks.clocks import FRAME_COUNT, WRONG_CLOCK
 from data_tools.finding import Finding
 from data_tools.formats.lerobot.index import VideoPlace
 from data_tools.formats.lerobot.sources import Sources
 from data_tools.formats.lerobot.video_files import VideoFiles
+from data_tools.rules import FRAME_COUNT, WRONG_CLOCK
 
 Seconds = npt.NDArray[np.float64]
 

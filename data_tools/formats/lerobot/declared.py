@@ -8,6 +8,7 @@ from typing import Any, Final
 from pydantic import JsonValue, ValidationError
 
 from data_tools.conventions import ActionSpec, CameraSpec, Conventions, StateSpec
+from data_tools.declaration import dotted, refusals
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.finding import Finding
 from data_tools.formats.layouts.origins import known_places, origins_of
@@ -21,7 +22,6 @@ from data_tools.formats.layouts.sidecar import (
 from data_tools.formats.lerobot.features import column_names
 from data_tools.formats.lerobot.info import INFO_FILE, Info
 from data_tools.formats.lerobot.sources import SIDECAR, Sources, filled_in
-from data_tools.refusals import dotted, refusals
 from data_tools.rules import CAMERA_NOT_READ, NAMES_NOT_READ
 from data_tools.storage.files.yaml_text import mapping_in
 

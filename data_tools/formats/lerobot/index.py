@@ -10,13 +10,13 @@ from typing import Final, NamedTuple
 
 from pydantic import JsonValue
 
-from data_tools.doctor.checks.opening import MISSING_PART, NO_STEPS
 from data_tools.errors import Faults, UserError, describe
 from data_tools.formats.lerobot import meta_files
 from data_tools.formats.lerobot.info import Info, file_path
 from data_tools.formats.lerobot.meta_files import CORRECT
 from data_tools.formats.lerobot.parquet_files import columns_fault, open_parquet, rows_fault
 from data_tools.formats.lerobot.sources import SIDECAR, images_line
+from data_tools.rules import MISSING_PART, NO_STEPS
 
 MAX_ATTRIBUTE_CHARACTERS: Final = 1 << 16
 

@@ -10,11 +10,10 @@ from typing import Final, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictInt, ValidationError
 
 from data_tools.conventions import MAX_CONTROL_HZ
-from data_tools.declaration import Number
-from data_tools.doctor.checks.opening import UNKNOWN_LAYOUT, UNREADABLE_FILE
+from data_tools.declaration import Number, faults_in_file
 from data_tools.errors import UserError, describe, raise_faults
 from data_tools.formats.lerobot.features import Feature
-from data_tools.refusals import faults_in_file
+from data_tools.rules import UNKNOWN_LAYOUT, UNREADABLE_FILE
 
 Version = Literal["v2.0", "v2.1", "v3.0"]
 VERSIONS: Final[tuple[Version, ...]] = get_args(Version)

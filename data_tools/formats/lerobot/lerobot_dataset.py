@@ -11,10 +11,9 @@ import numpy.typing as npt
 
 from data_tools.columns import missing_column
 from data_tools.conventions import Conventions
-from data_tools.doctor.checks.opening import WRONG_DECLARATION, told_under
 from data_tools.episode import Inspected, Observation, StoredFrames
 from data_tools.errors import Faults, UserError, describe, raise_faults
-from data_tools.finding import Finding
+from data_tools.finding import Finding, told_under
 from data_tools.fingerprint import fingerprint
 from data_tools.formats.lerobot.declared import Declared, declare
 from data_tools.formats.lerobot.index import EpisodePlace, file_faults, read_index
@@ -22,6 +21,7 @@ from data_tools.formats.lerobot.info import Info, read_info
 from data_tools.formats.lerobot.lerobot_store import Store
 from data_tools.formats.lerobot.meta_files import left_out
 from data_tools.formats.lerobot.sources import Sources
+from data_tools.rules import WRONG_DECLARATION
 
 
 def open_lerobot(

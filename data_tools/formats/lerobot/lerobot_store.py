@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.columns import in_all_steps
-from data_tools.doctor.checks.clocks import UNREADABLE_VIDEO
 from data_tools.episode import StoredFrames
 from data_tools.errors import UserError, describe, shown
 from data_tools.finding import Finding
@@ -24,6 +23,7 @@ from data_tools.formats.lerobot.info import Info
 from data_tools.formats.lerobot.parquet_files import ParquetFiles, integers, matrix
 from data_tools.formats.lerobot.sources import SIDECAR
 from data_tools.formats.lerobot.video_files import VideoFiles
+from data_tools.rules import UNREADABLE_VIDEO
 from data_tools.storage.files.cache import LruCache
 from data_tools.storage.frames.images import (
     JPEG_START,

@@ -8,13 +8,12 @@ from typing import Final
 import pyarrow as pa
 from pydantic import JsonValue
 
-from data_tools.doctor.checks.opening import UNREADABLE_FILE
 from data_tools.errors import UserError, describe, raise_faults, shown
 from data_tools.finding import Finding
 from data_tools.formats.lerobot.info import Info
 from data_tools.formats.lerobot.parquet_files import open_parquet, read_groups
-from data_tools.rules import hidden_files
-from data_tools.storage.files.paths import DataFiles, visible
+from data_tools.rules import UNREADABLE_FILE
+from data_tools.storage.files.paths import DataFiles, hidden_files, visible
 
 Row = dict[str, JsonValue]
 

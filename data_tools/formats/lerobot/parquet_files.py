@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_tools.doctor.checks.opening import MISSING_PART, UNREADABLE_FILE
 from data_tools.errors import UserError, describe
+from data_tools.rules import MISSING_PART, UNREADABLE_FILE
 from data_tools.storage.files.cache import LruCache
 
 MAX_OPEN_FILES: Final = 32

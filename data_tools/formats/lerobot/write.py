@@ -19,8 +19,7 @@ from data_tools.errors import UserError, describe, raise_faults
 from data_tools.formats.lerobot.folder_writer import FolderWriter
 from data_tools.formats.lerobot.lerobot_options import LeRobotOptions
 from data_tools.formats.lerobot.sources import SIDECAR
-from data_tools.storage.files.disk import existing_faults, flush_to_disk
-from data_tools.storage.hdf5.opening import PARTIAL_SUFFIX
+from data_tools.storage.files.disk import PARTIAL_SUFFIX, existing_faults, flush_to_disk
 
 DEFAULT_OPTIONS: Final = LeRobotOptions()
 

@@ -9,18 +9,9 @@ from pathlib import Path
 import h5py
 
 from data_tools.conventions import Conventions, compare
-from data_tools.doctor.checks.opening import (
-    DIFFERING_FILES,
-    FILTER_KEY,
-    UNREADABLE_FACT,
-    UNREADABLE_FILE,
-    WRONG_DECLARATION,
-    ruled,
-    told_under,
-)
 from data_tools.episode import Inspected
 from data_tools.errors import UserError, describe, nearest
-from data_tools.finding import Finding
+from data_tools.finding import Finding, ruled, told_under
 from data_tools.formats.layouts import undeclared
 from data_tools.formats.layouts.detect import Detected, detect
 from data_tools.formats.layouts.texts import UnreadableFactError
@@ -30,8 +21,14 @@ from data_tools.formats.reading.index_cache import FileScan, IndexCache
 from data_tools.formats.reading.packed import EpisodeRecords, pack
 from data_tools.formats.walks.empty_places import empty_places
 from data_tools.formats.walks.file_walk import find_episodes
-from data_tools.rules import hidden_files
-from data_tools.storage.files.paths import DataFiles
+from data_tools.rules import (
+    DIFFERING_FILES,
+    FILTER_KEY,
+    UNREADABLE_FACT,
+    UNREADABLE_FILE,
+    WRONG_DECLARATION,
+)
+from data_tools.storage.files.paths import DataFiles, hidden_files
 from data_tools.storage.files.remote import RemotePath
 from data_tools.storage.hdf5.links import find_dataset, find_group
 from data_tools.storage.hdf5.opening import Stamp, open_hdf5, stamp_of

@@ -6,14 +6,13 @@ from typing import NamedTuple
 
 import h5py
 
-from data_tools.doctor.checks.numbers import LENGTHS
-from data_tools.doctor.checks.opening import UNREADABLE_FACT, WRONG_FORM
 from data_tools.errors import shown
 from data_tools.formats.layouts.column_places import EVERY_COLUMN, ColumnPlace, OfEpisodes
 from data_tools.formats.layouts.places import InAttribute, InDataset, InJsonFile
 from data_tools.formats.layouts.texts import UnreadableFactError, fact
 from data_tools.formats.reading.records import ArraySource, ColumnSource
 from data_tools.formats.walks.streams import TRIM_REMEDY, Streams
+from data_tools.rules import LENGTHS, UNREADABLE_FACT, WRONG_FORM
 from data_tools.storage.hdf5.links import find_group
 
 PLACES = "the path of a dataset, a number, or episodes, attribute, dataset or file"

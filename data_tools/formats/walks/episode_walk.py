@@ -12,19 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.conventions import Conventions
-from data_tools.doctor.checks.numbers import LENGTHS
-from data_tools.doctor.checks.opening import (
-    CONTRADICTION,
-    NO_INSTRUCTION,
-    NO_STEPS,
-    UNREADABLE_EPISODE,
-    UNREADABLE_FACT,
-    WRONG_FORM,
-    damaged_episode,
-    ruled,
-)
 from data_tools.errors import UserError, shown
-from data_tools.finding import Finding, Rule
+from data_tools.finding import Finding, Rule, ruled
 from data_tools.formats.layouts import native
 from data_tools.formats.layouts.layout import Layout
 from data_tools.formats.layouts.places import Place
@@ -39,7 +28,17 @@ from data_tools.formats.layouts.texts import (
 from data_tools.formats.reading.records import ArraySource, ColumnSource, EpisodeRecord
 from data_tools.formats.walks.column_walk import columns_of
 from data_tools.formats.walks.streams import TRIM_REMEDY, Streams
-from data_tools.rules import TRIMMED_ROWS
+from data_tools.rules import (
+    CONTRADICTION,
+    LENGTHS,
+    NO_INSTRUCTION,
+    NO_STEPS,
+    TRIMMED_ROWS,
+    UNREADABLE_EPISODE,
+    UNREADABLE_FACT,
+    WRONG_FORM,
+    damaged_episode,
+)
 from data_tools.storage.hdf5.soundness import UNREADABLE, storage_fault
 
 

@@ -9,15 +9,8 @@ import h5py
 import numpy as np
 
 from data_tools.conventions import Conventions
-from data_tools.doctor.checks.opening import (
-    NO_STEPS,
-    UNREADABLE_EPISODE,
-    WRONG_FORM,
-    damaged_episode,
-    ruled,
-)
 from data_tools.errors import UserError, describe, shown
-from data_tools.finding import Finding
+from data_tools.finding import Finding, ruled
 from data_tools.formats.layouts import native
 from data_tools.formats.layouts.ends import rows_after_ends
 from data_tools.formats.layouts.groups import (
@@ -34,10 +27,14 @@ from data_tools.formats.reading.records import Scan
 from data_tools.formats.walks.episode_walk import EpisodeWalk
 from data_tools.rules import (
     MISSING_ENDS,
+    NO_STEPS,
     NUMBER_GAP,
     SLOW_CHUNKS,
     STALE_TOTAL,
     SURPLUS_BYTES,
+    UNREADABLE_EPISODE,
+    WRONG_FORM,
+    damaged_episode,
 )
 from data_tools.storage.hdf5.links import find_dataset
 from data_tools.storage.hdf5.soundness import UNREADABLE, storage_fault, surplus_bytes

@@ -10,20 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.conventions import CameraSpec
-from data_tools.doctor.checks.numbers import LENGTHS
-from data_tools.doctor.checks.opening import (
-    MISSING_PART,
-    UNREADABLE_EPISODE,
-    UNREADABLE_FILE,
-    WRONG_DECLARATION,
-    WRONG_FORM,
-)
 from data_tools.errors import describe, nearest, shown
 from data_tools.finding import Rule
 from data_tools.formats.layouts import native
 from data_tools.formats.layouts.layout import Layout, Source, Video
 from data_tools.formats.layouts.texts import attribute_text, video_file
 from data_tools.formats.reading.records import ArraySource, ColumnSource, ImageSource
+from data_tools.rules import (
+    LENGTHS,
+    MISSING_PART,
+    UNREADABLE_EPISODE,
+    UNREADABLE_FILE,
+    WRONG_DECLARATION,
+    WRONG_FORM,
+)
 from data_tools.storage.frames.videos import UndecodableVideoError, video_length_and_size
 from data_tools.storage.hdf5.frame_encoding import encoding_of
 from data_tools.storage.hdf5.links import find_dataset, find_group

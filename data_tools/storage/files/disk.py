@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_tools.errors import UserError, describe
-from data_tools.storage.hdf5.opening import PARTIAL_SUFFIX
+
+PARTIAL_SUFFIX = ".partial"
 
 _NO_LINKS_HERE = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK}
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_tools.errors import Faults, UserError, describe, raise_faults
+from data_tools.finding import Finding
+from data_tools.rules import HIDDEN_FILES
 from data_tools.storage.files.remote import RemotePath, path_of
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
@@ -116,3 +118,12 @@ def _in_folder(folder: Path) -> list[Path]:
 def natural_key(name: str) -> list[tuple[int, str]]:
     """Sorting key that puts demo_2 before demo_10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def hidden_files(place: str | Path, hidden: Sequence[Path]) -> tuple[Finding, ...]:
+    """A warning, one for all of them, where hidden files lie at a place that is read."""
+    if not hidden:
+        return ()
+    first = min(hidden, key=lambda path: natural_key(str(path)))
+    value = f"hidden files that are not read ({len(hidden)}, first {first})"
+    return (HIDDEN_FILES.found(str(place), value),)

@@ -12,6 +12,7 @@ import hdf5plugin  # noqa: F401  # registers Blosc, LZ4 and Zstandard, which lab
 
 from data_tools.errors import UserError, describe, nearest
 from data_tools.storage.files.cache import LruCache
+from data_tools.storage.files.disk import PARTIAL_SUFFIX
 from data_tools.storage.files.locks import NO_LOCKS_HERE
 from data_tools.storage.files.remote import RemotePath, path_of
 
@@ -20,7 +21,6 @@ MAX_OPEN_FILES = 64
 # is read once, so the cache only has to hold one compressed chunk while it is decoded.
 CHUNK_CACHE_BYTES = 1 << 20
 LOCK_RETRY_DELAYS_S = (0.05, 0.1, 0.2, 0.4)
-PARTIAL_SUFFIX = ".partial"
 APPLE_DOUBLE = b"\x00\x05\x16\x07"  # RFC 1740
 
 Stamp = tuple[int, int]

@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from data_tools.doctor.checks.recording import DATASET
 from data_tools.doctor.checks.timing import DROPPED_STEPS, TIME_JITTER
 from data_tools.doctor.examination import examine
 from data_tools.doctor.ledger import Ledger
-from data_tools.finding import not_checked
+from data_tools.finding import DATASET, not_checked
 
 
 def whys(dataset, **settings) -> dict[str, list[tuple[str, int]]]:
