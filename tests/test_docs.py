@@ -5,6 +5,7 @@ import contextlib
 import functools
 import importlib
 import io
+import pkgutil
 import re
 import shlex
 import sys
@@ -162,7 +163,9 @@ def broken_python(root: Path) -> Iterator[str]:
             module = getattr(node, "module", "") or ""
             if isinstance(node, ast.ImportFrom) and module.split(".")[0] in FOLDERS:
                 loaded = importlib.import_module(module)
-                names = [alias.name for alias in node.names if not hasattr(loaded, alias.name)]
+                below = pkgutil.iter_modules(getattr(loaded, "__path__", []))
+                known = {*dir(loaded), *(found.name for found in below)}
+                names = [alias.name for alias in node.names if alias.name not in known]
                 yield from (f"{page}:{line}: {module} has no {name}" for name in names)
 
 

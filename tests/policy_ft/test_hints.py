@@ -35,7 +35,7 @@ KNOWS_ITS_KIND = {
     "config/run.py": "validators that look at the kind",
     "quickstart.py": "it writes the settings of the packaged run",
 }
-NO_SETTING = re.compile(r"^policy\.(config|model|act)$|\.safetensors$")
+NO_SETTING = re.compile(r"^policy\.(config|model|act)$|\.(safetensors|json)$")
 
 
 def models_of(annotation: Any) -> Iterator[type[BaseModel]]:
