@@ -87,7 +87,7 @@ class LoadReport:
         }
 
 
-class SourceRecord(Settings):
+class PublishedRecord(Settings):
     """What a published checkpoint says that we do not use, for writing it back; source.json."""
 
     # statistics in foreign documents may hold NaN, which must survive
@@ -133,7 +133,7 @@ class Policy:
     config: ModelConfig
     load_report: LoadReport = field(default_factory=LoadReport)
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    source: SourceRecord | None = None
+    source: PublishedRecord | None = None
     unused: Mapping[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

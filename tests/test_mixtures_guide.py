@@ -12,7 +12,7 @@ from data_tools.writer import EpisodeWriter
 from eval_envs.collect import collect
 from policy_ft.assemble import check, train
 from policy_ft.config.config_file import load_config
-from policy_ft.data.opening import aligned, open_data
+from policy_ft.data.opening import in_one_convention, open_data
 from policy_ft.formats.load import load_policy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,7 +103,9 @@ def test_the_mapping_that_is_shown_turns_their_robot_into_ours(tmp_path, monkeyp
     config = written(tmp_path, "configs/own_hdf5.yaml", shown(1))
 
     assert check(config) == []
-    own, mapped = (source.episodes for source in aligned(open_data(config.data, 0)).sources)
+    own, mapped = (
+        source.episodes for source in in_one_convention(open_data(config.data, 0)).sources
+    )
     recorded = open_data(config.data, 0).sources[1].episodes
     assert mapped.conventions.action == own.conventions.action
     np.testing.assert_allclose(

@@ -10,7 +10,7 @@ from policy_ft.config.run import RunConfig
 from policy_ft.config.starting_policy import NewPolicy, PretrainedPolicy, TrainedTokenizer
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.data.fitting import fit_transforms
-from policy_ft.data.opening import aligned
+from policy_ft.data.opening import in_one_convention
 from policy_ft.data.sources import Mixture, statistics_basis, training_indices
 from policy_ft.errors import UserError, describe
 from policy_ft.formats.load import load_policy
@@ -49,7 +49,7 @@ def build_policy(config: RunConfig, episodes: Dataset) -> Policy:
     """
     if isinstance(config.policy, NewPolicy):
         sees = bool(config.policy.transforms.cameras)
-        return _new_policy(config, config.policy, aligned(episodes, sees=sees))
+        return _new_policy(config, config.policy, in_one_convention(episodes, sees=sees))
     require_images(config.policy, episodes)
     if config.policy.statistics == "checkpoint":
         policy = _pretrained_policy(config.policy)
@@ -59,7 +59,7 @@ def build_policy(config: RunConfig, episodes: Dataset) -> Policy:
         return policy
 
     require_embodiment(config, episodes)  # before gigabytes of weights are read
-    pretrained, basis = config.policy, statistics_basis(aligned(episodes))
+    pretrained, basis = config.policy, statistics_basis(in_one_convention(episodes))
     kept = _kept(config, basis)
 
     def fit(settings: TransformsConfig, shape: ModelShape, tokenizer_json: str) -> Transforms:
@@ -85,7 +85,7 @@ def mapped(config: RunConfig, episodes: Dataset, policy: Policy) -> Dataset:
         isinstance(config.policy, PretrainedPolicy) and config.policy.statistics == "checkpoint"
     )
     target, sees = policy.conventions if is_checkpoints else None, bool(policy.conventions.cameras)
-    return aligned(episodes, target, sees=sees)
+    return in_one_convention(episodes, target, sees=sees)
 
 
 def _pretrained_policy(config: PretrainedPolicy, fit: Fit | None = None) -> Policy:

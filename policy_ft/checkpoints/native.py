@@ -27,7 +27,7 @@ from policy_ft.checkpoints.weights import weights_hash, write_weights
 from policy_ft.config.model import ModelConfig
 from policy_ft.config.resize import ModelResize
 from policy_ft.errors import UserError, describe, raise_faults, read_json
-from policy_ft.policy import Policy, SourceRecord
+from policy_ft.policy import Policy, PublishedRecord
 from policy_ft.tokenization import TOKENIZER_FILE
 from policy_ft.transforms import ModelShape, Transforms
 from policy_ft.transforms.records import FILES, read_record, write_record
@@ -189,7 +189,7 @@ class Parts(NamedTuple):
     config: ModelConfig
     transforms: Transforms
     provenance: dict[str, Any]
-    source: SourceRecord | None
+    source: PublishedRecord | None
     unused: dict[str, Path]
 
     @property
@@ -237,8 +237,8 @@ def require_recorded(where: Path, key: str, found: str, provenance: Mapping[str,
         raise UserError(describe(f"{where}, {key}", found, expected, remedy))
 
 
-def _read_source(path: Path) -> SourceRecord | None:
-    return read_record(path, SourceRecord) if path.is_file() else None
+def _read_source(path: Path) -> PublishedRecord | None:
+    return read_record(path, PublishedRecord) if path.is_file() else None
 
 
 def _unused_hash(directory: Path) -> str:

@@ -17,7 +17,7 @@ MAX_VALUES: Final = 100_000
 
 
 @dataclass(frozen=True)
-class ConfigSource:
+class ConfigDocument:
     """What a file and its overrides say, before it is known to be a valid run.
 
     Attributes:
@@ -70,15 +70,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     return validate_config(read_config(path, overrides))
 
 
-def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ConfigSource:
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDocument:
     """The file with its overrides applied, not yet validated; raises UserError like load_config."""
     path = Path(path)
     values, lines = _read_yaml(path)
     keys = tuple(_apply(values, override) for override in overrides)
-    return ConfigSource(path, values, lines, keys)
+    return ConfigDocument(path, values, lines, keys)
 
 
-def validate_config(source: ConfigSource) -> RunConfig:
+def validate_config(source: ConfigDocument) -> RunConfig:
     """The run that a source describes; UserError names file, line and key path of every fault."""
     try:
         return RunConfig.model_validate(source.values)
@@ -86,7 +86,7 @@ def validate_config(source: ConfigSource) -> RunConfig:
         raise UserError(validation_faults(error, RunConfig, source.place)) from None
 
 
-def data_alone(source: ConfigSource) -> tuple[DataConfig, int] | None:
+def data_alone(source: ConfigDocument) -> tuple[DataConfig, int] | None:
     """The settings of the data and the seed, where other settings are refused; None if these are.
 
     Args:
@@ -105,7 +105,7 @@ def dump_config(config: RunConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=120)
 
 
-def resolved_with_origin(config: RunConfig, source: ConfigSource) -> list[tuple[str, Any, str]]:
+def resolved_with_origin(config: RunConfig, source: ConfigDocument) -> list[tuple[str, Any, str]]:
     """Every setting as (key, value, origin): origin is '--set', 'file:line' or 'default'."""
     return [
         (dotted(key), value, source.origin(key))

@@ -138,12 +138,14 @@ def _shared_episodes(training: Dataset, validation: Dataset, where: str) -> Iter
         yield describe(f"{where}, episodes to validate on", found, "none", remedy)
 
 
-def aligned(episodes: Dataset, policys: Conventions | None = None, *, sees: bool = True) -> Dataset:
+def in_one_convention(
+    episodes: Dataset, of_policy: Conventions | None = None, *, sees: bool = True
+) -> Dataset:
     """The sources of a mixture, mapped to one declaration; any other dataset as it is.
 
     Args:
         episodes: as `open_data` returns them.
-        policys: what a policy declares whose statistics come from a checkpoint; None where they
+        of_policy: what a policy declares whose statistics come from a checkpoint; None where they
             come from data: then all follow the first source, whose own mapping must be empty.
         sees: whether the policy sees images; if not, nobody needs the first source's cameras.
 
@@ -152,8 +154,8 @@ def aligned(episodes: Dataset, policys: Conventions | None = None, *, sees: bool
     """
     if not isinstance(episodes, Mixture):
         return episodes
-    if policys is not None:
-        return episodes.mapped_to(policys, "the policy")
+    if of_policy is not None:
+        return episodes.mapped_to(of_policy, "the policy")
     first = episodes.sources[0]
     if first.mapping != ConventionsMapping():
         found = "a mapping (cameras, state or action) of the first dataset"

@@ -264,12 +264,12 @@ def _own_transforms(
     episodes: Dataset, source: Source, kept: Sequence[int], transforms: Transforms
 ) -> Transforms:
     """The policy's transforms, with the source's own statistics where each has its own."""
-    is_policys = (
+    has_policy_statistics = (
         not isinstance(episodes, Mixture)
         or episodes.statistics != "own"
         or source.name == episodes.policy_statistics_of
     )
-    if is_policys:
+    if has_policy_statistics:
         return transforms
     own = fit_statistics(
         transforms.config,

@@ -27,7 +27,7 @@ from policy_ft.formats.published import (
     fitted,
     settings_hash,
 )
-from policy_ft.policy import Policy, SourceRecord
+from policy_ft.policy import Policy, PublishedRecord
 from policy_ft.tokenization import TOKENIZER_FILE
 from policy_ft.transforms import ModelShape
 from policy_ft.transforms.checks import NO_IMAGES
@@ -124,7 +124,7 @@ def _load_published(
     report = replace(report, notes=published.all_notes)
     provenance = {**published_provenance(published), "weights_sha256": report.weights_sha256}
     unused = locate_tensors(published.files, report.dropped)
-    source = source_record(stored)  # before it was given other sizes
+    source = published_record(stored)  # before it was given other sizes
     return Policy(model, transforms, published.config, report, provenance, source, unused)
 
 
@@ -160,9 +160,9 @@ def _replan_steps(published: Published) -> dict[str, int]:
     return {} if steps is None else {"replan_steps": min(steps, published.config.action_horizon)}
 
 
-def source_record(published: Published) -> SourceRecord:
+def published_record(published: Published) -> PublishedRecord:
     """What writing the checkpoint back needs and the policy does not use."""
-    return SourceRecord(
+    return PublishedRecord(
         format=published.format,
         documents=dict(published.documents),
         prefix=published.names.root,

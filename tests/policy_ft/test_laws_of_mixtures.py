@@ -4,7 +4,7 @@ import pytest
 
 from data_tools.formats.reader import open_dataset
 from policy_ft.assemble import build_policy
-from policy_ft.data.opening import aligned, open_data, open_or_collect
+from policy_ft.data.opening import in_one_convention, open_data, open_or_collect
 from policy_ft.data.sources import training_and_validation
 
 HELD_OUT = 0.34
@@ -16,7 +16,7 @@ def episodes_of(windows):
 
 def windows_of(config):
     transforms = build_policy(config, open_or_collect(config.data, config.seed)).transforms
-    episodes = aligned(open_data(config.data, config.seed))
+    episodes = in_one_convention(open_data(config.data, config.seed))
     return training_and_validation(episodes, transforms, config.data, config.seed)
 
 

@@ -18,7 +18,7 @@ from policy_ft.checkpoints.weights import weights_hash
 from policy_ft.config.config_file import load_config
 from policy_ft.data import opening
 from policy_ft.data.loader import BatchLoader
-from policy_ft.data.opening import aligned, open_data
+from policy_ft.data.opening import in_one_convention, open_data
 from policy_ft.data.sources import limited, training_and_validation
 from policy_ft.formats.load import load_policy
 from policy_ft.models.solvers import Euler
@@ -28,7 +28,7 @@ TASKS = ("lift the blue cylinder", "push the red block")
 
 
 def windows_of(config, transforms):
-    episodes = aligned(open_data(config.data, config.seed))
+    episodes = in_one_convention(open_data(config.data, config.seed))
     return training_and_validation(episodes, transforms, config.data, config.seed)
 
 

@@ -13,7 +13,7 @@ from policy_ft.checkpoints.weights import read_weights
 from policy_ft.errors import UserError
 from policy_ft.formats.load import load_policy
 from policy_ft.models.build import build_model
-from policy_ft.policy import SourceRecord
+from policy_ft.policy import PublishedRecord
 
 EMBEDDING = "backbone.language.embed_tokens.weight"
 
@@ -110,7 +110,7 @@ def with_unused(published, policy):
     return replace(
         policy,
         load_report=report,
-        source=SourceRecord(
+        source=PublishedRecord(
             format="openpi",
             documents={"assets/arm/norm_stats.json": {"mean": [0.1, float("nan")], "q01": None}},
             prefix="model.",

@@ -18,7 +18,7 @@ from policy_ft.checkpoints.native import save_policy
 from policy_ft.cli import app
 from policy_ft.config.config_file import dump_config
 from policy_ft.config.run import RunConfig
-from policy_ft.data.opening import aligned, open_data
+from policy_ft.data.opening import in_one_convention, open_data
 from policy_ft.data.sources import training_and_validation
 from policy_ft.errors import UserError
 from policy_ft.formats.load import load_policy
@@ -260,7 +260,7 @@ def test_in_a_mixture_with_own_statistics_each_source_teaches_what_moves_in_it(
     assert any("data.mixture.moving: the action columns ['y'] move" in line for line in said) == (
         first == "locked"
     )
-    episodes = aligned(open_data(config.data, config.seed))
+    episodes = in_one_convention(open_data(config.data, config.seed))
     transforms = assemble.build_policy(config, episodes).transforms
     windows, _ = training_and_validation(episodes, transforms, config.data, config.seed)
     taught = {}

@@ -27,14 +27,14 @@ from policy_ft.formats.load import (
     CheckpointFormat,
     Located,
     published_provenance,
+    published_record,
     read_published,
     refuse_for_native,
-    source_record,
 )
 from policy_ft.formats.published import Published, settings_hash
 from policy_ft.models.build import build_model
 from policy_ft.models.vla import VLAModel
-from policy_ft.policy import LoadReport, SourceRecord
+from policy_ft.policy import LoadReport, PublishedRecord
 from policy_ft.transforms import Statistics
 
 
@@ -70,7 +70,7 @@ class Contents:
     absent: Mapping[str, str]
     has_unfit_statistics: bool
     provenance: Mapping[str, Any]
-    source: SourceRecord | None
+    source: PublishedRecord | None
     tensors: Mapping[str, Tensor]
     unused: Mapping[str, Tensor]
     weights_sha256: str
@@ -172,7 +172,7 @@ def _published(published: Published, stack: ExitStack) -> Contents:
         absent=published.absent,
         has_unfit_statistics=published.has_unfit_statistics,
         provenance=published_provenance(published),
-        source=source_record(published),
+        source=published_record(published),
         tensors=tensors,
         unused={
             name.removeprefix(names.root): stored.tensor(name)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, StrictBool, ValidationError, ValidationIn
 from data_tools.conventions import ActionReference, Conventions
 from data_tools.formats.mapping.column_maps import ColumnMap, map_faults
 from policy_ft.config.base import Settings
-from policy_ft.config.config_file import ConfigSource, read_config
+from policy_ft.config.config_file import ConfigDocument, read_config
 from policy_ft.config.transforms import Slots, TransformsConfig
 from policy_ft.errors import UserError, describe, nearest, validation_faults
 from policy_ft.transforms.checks import delta_faults
@@ -119,7 +119,7 @@ def load_embodiment(name_or_path: str) -> Embodiment:
         raise UserError([*faults, *_other_faults(source, faults)]) from None
 
 
-def _other_faults(source: ConfigSource, known: Sequence[str]) -> list[str]:
+def _other_faults(source: ConfigDocument, known: Sequence[str]) -> list[str]:
     """What is wrong beside damaged conventions, as far as the names in them tell."""
     try:
         names = _Names.model_validate(source.values.get("conventions"))
