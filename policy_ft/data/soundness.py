@@ -180,8 +180,9 @@ def _column_faults(config: DataConfig, sources: Iterable[Source]) -> list[str]:
         if isinstance(episodes, DividedDataset):
             faults += column_faults(episodes.validation, sorted(names - {WEIGHT}))
             episodes = episodes.training
-        prefix = f"{source.where}, " if source.name else ""
-        faults += [f"{prefix}{fault}" for fault in column_faults(episodes, sorted(names))]
+        found = column_faults(episodes, sorted(names))
+        # as they are they are told once where several episodes share them
+        faults += [f"{source.where}, {each}" for each in found] if source.name else found
     return faults
 
 

@@ -236,6 +236,9 @@ def test_a_column_that_nothing_reads_is_refused(weighted, run_config):
     found = "\n".join(assemble.check(config))
     assert "data.columns: found ['wieght']; expected some of ['weight'], which" in found
     assert "did you mean 'weight'?" in found
+    told = str(UserError(assemble.check(config)))
+    assert told.count("expected 'wieght' too") == 1
+    assert "(4 episodes: data/demo_0, data/demo_1, data/demo_2, data/demo_3)" in told
 
 
 def test_weights_that_play_no_part_are_told_by_check(weighted, run_config):
