@@ -34,6 +34,10 @@ class EvaluationMode:
         self._num_inside = 0
         self._in_training: list[nn.Module] = []
 
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        """How copies and pickles are made: nobody is inside a copied model."""
+        return type(self), ()
+
     @contextmanager
     def of(self, model: nn.Module) -> Iterator[None]:
         """Evaluation mode inside the block.
@@ -44,7 +48,7 @@ class EvaluationMode:
         with self._turn:
             if self._num_inside == 0:
                 self._in_training = [each for each in model.modules() if each.training]
-                model.eval()
+                model.eval()  # whatever the modes: some layers of timm then forget old weights
             self._num_inside += 1
         try:
             yield

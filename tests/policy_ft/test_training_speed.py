@@ -20,10 +20,11 @@ from torch.utils._pytree import tree_leaves
 
 from data_tools.formats.reader import open_dataset
 from policy_ft import assemble
-from policy_ft.config.model import DecoderConfig, SiglipVisionConfig
+from policy_ft.config.model import DecoderConfig, SiglipVisionConfig, TimmVisionConfig
 from policy_ft.config.run import OptimizerConfig
 from policy_ft.data.loader import BatchLoader
 from policy_ft.data.windows import WindowDataset
+from policy_ft.models.backbones.timm_tower import TimmTower
 from policy_ft.models.inputs import ModelInput
 from policy_ft.models.vla import VLAModel
 from policy_ft.objectives.flow import Flow
@@ -176,6 +177,26 @@ def test_prompts_of_many_lengths_are_compiled_twice_at_most(golden, monkeypatch,
     assert graphs[1:] == [graphs[1]] * 4
     model.compile_blocks(False)
     assert compiled_step(model, lengthened(case.inputs, 48)) == graphs[1]
+
+
+@compiles
+def test_a_tower_that_an_instruction_modulates_is_compiled_whole():
+    """FiLM comes by hooks, which must not cut the graph, and no instruction may stay in it."""
+    torch._dynamo.reset()
+    counters.clear()
+    args = {"channels": [32] * 4, "stem_chs": 32, "layers": [1] * 4, "norm_layer": "groupnorm1"}
+    config = TimmVisionConfig(tower="resnetv2_18", tower_args=args, feature_level=2, film=True)
+    tower = TimmTower(config, (32, 32), language_width=8)
+    for modulation in tower.film:
+        nn.init.normal_(modulation.dense.weight)
+    images, told = torch.rand(1, 3, 32, 32), torch.eye(8)[:, None]
+    expected = [tower(images, language) for language in told]
+    for block in tower.blocks:
+        block.compile(backend="eager")
+    for language, tokens in zip(told, expected, strict=True):
+        assert torch.equal(tower(images, language), tokens)
+    assert not torch.equal(*expected[:2])
+    assert counters["stats"]["unique_graphs"] == 1
 
 
 def lengthened(inputs: ModelInput, length: int) -> ModelInput:

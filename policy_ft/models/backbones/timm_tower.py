@@ -1,5 +1,7 @@
 """The vision tower: a timm model cut after one feature level, its cells as tokens."""
 
+import threading
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Protocol, cast
 
@@ -15,6 +17,16 @@ from policy_ft.models.turns import Turn
 
 ensure_torchvision_imports()
 import timm  # noqa: E402  timm imports torchvision, which must have been mended by then
+
+
+class _Call(threading.local):
+    """What hooks read of the call that they are in; every thread has its own."""
+
+    language: Tensor | None = None
+    """float[b, w]."""
+
+
+_CALL = _Call()
 
 
 class FeatureInfo(Protocol):
@@ -78,8 +90,9 @@ class TimmTower(nn.Module):
         self.checkpoint_activations = False
         self.reads_language = config.film
         self.film = nn.ModuleList()
-        self._turn = Turn()
-        self._language: Tensor | None = None
+        # a tower that timm reads out by hooks keeps the features of a call where others find them
+        keeps_features = isinstance(self.body, timm.models.FeatureHookNet)
+        self._turn: AbstractContextManager[object] = Turn() if keeps_features else nullcontext()
         if config.film:
             self._modulate_levels(levels, image_size, language_width)
 
@@ -98,14 +111,12 @@ class TimmTower(nn.Module):
         return run_block(self._tokens, images, language, checkpointed=self.checkpoint_activations)
 
     def _tokens(self, images: Tensor, language: Tensor | None) -> Tensor:
-        # hooks are the way in and, in some of timm's models, the way out of a tower: both leave
-        # with it what belongs to one call
-        with self._turn:
-            self._language = language
-            try:
+        outer, _CALL.language = _CALL.language, language
+        try:
+            with self._turn:
                 features = self.body(images.contiguous(memory_format=torch.channels_last))[-1]
-            finally:
-                self._language = None
+        finally:
+            _CALL.language = outer
         axes = "b y x c" if _is_channels_last(self.body) else "b c y x"
         return rearrange(features, f"{axes} -> b (y x) c")
 
@@ -124,12 +135,12 @@ class TimmTower(nn.Module):
     def _modulate(
         self, film: LanguageModulation, _module: nn.Module, _args: object, features: Tensor
     ) -> Tensor:
-        if self._language is None:
+        if _CALL.language is None:
             raise ValueError(
                 "vision tower: found no language vector; expected one because film is on. Pass "
                 "`language`."
             )
-        return film(features, self._language)
+        return film(features, _CALL.language)
 
 
 def _create_tower(config: TimmVisionConfig, levels: tuple[int, ...]) -> nn.Module:

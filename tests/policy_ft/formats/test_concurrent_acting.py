@@ -10,6 +10,7 @@ from threading import Barrier, BrokenBarrierError
 import numpy as np
 import pytest
 import torch
+from timm.models.efficientformer import Attention
 from torch import Tensor, nn
 
 import policy_ft
@@ -134,10 +135,33 @@ def test_threads_get_the_same_bits_of_weights_in_bfloat16(
     assert side_by_side(lambda _: chunks(policy, [0, 1, 2, 3])) == [alone] * NUM_THREADS
 
 
-@pytest.mark.parametrize(("name", "place"), [("film", 0), ("hooks", -1)])
-def test_no_thread_is_inside_a_tower_beside_another(make, name, place):
-    """Each waits in the middle for the others: before features are modulated, or as they lie."""
+@pytest.mark.slow
+def test_hundreds_of_calls_side_by_side_have_the_bits_of_calls_alone(make, often_interrupted):
+    policy = make("film")
+    alone = chunks(policy, [0, 1, 2, 3])
+    orders = np.random.default_rng(0).integers(0, 4, (NUM_THREADS, 25, 4)).tolist()
+    for calls in zip(*orders, strict=True):
+        expected = [{k: alone[k] for k in order} for order in calls]
+        assert side_by_side(lambda number, calls=calls: chunks(policy, calls[number])) == expected
+
+
+@pytest.mark.parametrize("name", ["film", "transformer"])
+def test_threads_meet_inside_a_tower_and_each_is_told_its_own_sentence(make, name):
     policy = make(name)
+    alone = chunks(policy, [0, 1, 2, 3])
+    meeting = Barrier(NUM_THREADS)
+
+    def wait(*_: object) -> None:
+        meeting.wait(timeout=30)
+
+    next(policy.model.backbone.vision.body.children()).register_forward_hook(wait)
+    found = side_by_side(lambda number: chunks(policy, [number]))
+    assert found == [{number: alone[number]} for number in range(NUM_THREADS)]
+
+
+def test_a_tower_that_timm_reads_out_by_hooks_lets_in_one_thread_at_a_time(make):
+    """Each waits for the others where the features of all would lie."""
+    policy = make("hooks")
     alone = chunks(policy, [0, 1, 2, 3])
     meeting = Barrier(NUM_THREADS)
 
@@ -145,8 +169,7 @@ def test_no_thread_is_inside_a_tower_beside_another(make, name, place):
         with suppress(BrokenBarrierError):
             meeting.wait(timeout=0.2)
 
-    blocks = list(policy.model.backbone.vision.body.children())
-    blocks[place].register_forward_hook(wait)
+    list(policy.model.backbone.vision.body.children())[-1].register_forward_hook(wait)
     found = side_by_side(lambda number: chunks(policy, [number]))
     assert found == [{number: alone[number]} for number in range(NUM_THREADS)]
 
@@ -177,6 +200,31 @@ def test_modes_come_back_when_the_last_thread_is_out(make):
     assert all(module.training for module in model.modules())
 
 
+def test_a_model_copied_while_it_acts_has_modes_of_its_own(make):
+    model = make("film").model
+    with model.evaluating():
+        again = copy.deepcopy(model).train()
+    with again.evaluating():
+        assert not any(module.training for module in again.modules())
+    assert all(module.training for module in again.modules())
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+def test_weights_that_change_between_calls_count_whatever_layers_keep(make, is_training):
+    """Attention of some timm towers keeps its table of biases until its mode is set."""
+    model = make("film").model
+    attention = Attention(dim=8, key_dim=4, num_heads=2, resolution=2)
+    model.register_module("attention", attention)
+    model.train(is_training)
+    tokens = torch.linspace(-1, 1, 32).view(1, 4, 8)
+    found = []
+    for bias in (0.0, 1.0):
+        with torch.no_grad(), model.evaluating():
+            found.append(attention(tokens))
+            attention.attention_biases[:, 0] = bias + 1.0
+    assert not torch.equal(*found)
+
+
 def test_models_built_side_by_side_have_the_weights_of_their_seeds(small_model, often_interrupted):
     config = ModelConfig.model_validate(small_model())
     alone = [weights_hash(build_model(config, seed=seed)) for seed in range(NUM_THREADS)]
@@ -186,7 +234,7 @@ def test_models_built_side_by_side_have_the_weights_of_their_seeds(small_model, 
 
 
 def test_a_copied_model_computes_the_same_while_the_first_is_busy(make):
-    vision = make("film").model.backbone.vision
+    vision = make("hooks").model.backbone.vision
     arguments = torch.zeros(1, 3, 32, 32), torch.ones(1, 32)
     again = copy.deepcopy(vision)
     with vision._turn, ThreadPoolExecutor(1) as thread:
