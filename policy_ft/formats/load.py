@@ -273,7 +273,7 @@ def _no_directory(path: Path) -> tuple[str, str, str]:
     """What to say of a path that is none of a directory: found, expected, remedy."""
     found = "a file" if path.exists() else "no such directory"
     parent = path.parent
-    beside = [each.name for each in parent.iterdir() if each.is_dir()] if parent.is_dir() else []
+    beside = [place.name for place in parent.iterdir() if place.is_dir()] if parent.is_dir() else []
     hint = nearest(path.name, beside)
     remedy = f"Correct the path, or give a hub id 'owner/name'{f'; {hint}' if hint else '.'}"
     return found, "a checkpoint directory", remedy
@@ -284,12 +284,12 @@ def _no_checkpoint(directory: Path) -> tuple[str, str, str]:
     expected = "a checkpoint directory of policy_ft, openpi or LeRobot"
     found = f"neither {MODEL_FILE} nor {WEIGHTS_FILE}"
     names = (MODEL_FILE, WEIGHTS_FILE, WEIGHTS_FILE + INDEX_SUFFIX)
-    places = {each.parent for name in names for each in directory.glob(f"**/{name}")}
-    below = sorted(str(each) for each in places if not is_unfinished(each))
+    places = {path.parent for name in names for path in directory.glob(f"**/{name}")}
+    below = sorted(str(place) for place in places if not is_unfinished(place))
     if below:
         remedy = f"Give a directory that has them, e.g. {', '.join(below[-3:])}."
         return found, expected, remedy
-    pickles = sorted(each.name for each in directory.iterdir() if each.suffix in _PICKLES)
+    pickles = sorted(path.name for path in directory.iterdir() if path.suffix in _PICKLES)
     if pickles:
         remedy = "Save the weights as safetensors; pickles can run code and are never opened."
         return f"only the pickled {pickles}", expected, remedy

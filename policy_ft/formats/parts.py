@@ -62,7 +62,7 @@ def load_tower(tower: TimmTower, file: str | Path) -> LoadReport:
         number, _, tail = rest.partition(".")
         # timm wraps a model (model.blocks.3...) or cuts it up (stages.0... as stages_0...)
         candidates = (name, f"model.{name}", f"{head}_{number}.{tail}")
-        return next((each for each in candidates if each in own), None)
+        return next((candidate for candidate in candidates if candidate in own), None)
 
     return read_weights([Path(file)], tower.body, None, rename)
 

@@ -111,7 +111,7 @@ def _columns(value: Any) -> str:
     """' of a, b' for maps or names of columns, and nothing for none or for a switch."""
     if not value or not isinstance(value, Sequence):
         return ""
-    return f" of {', '.join(str(getattr(each, 'column', each)) for each in value)}"
+    return f" of {', '.join(str(getattr(entry, 'column', entry)) for entry in value)}"
 
 
 def _still_columns(contents: Contents, program: str) -> Iterator[str]:

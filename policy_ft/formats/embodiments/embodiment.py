@@ -158,7 +158,7 @@ class _Names(BaseModel):
         states, actions, given = self.state.names, self.action.names, self.action.references
         zeros = (0,) * len(actions)
         return {
-            "cameras": [{"name": each.name, "height": 1, "width": 1} for each in self.cameras],
+            "cameras": [{"name": camera.name, "height": 1, "width": 1} for camera in self.cameras],
             "state": {"names": states, "units": states},
             "action": {
                 "names": actions,

@@ -233,7 +233,7 @@ def config_notes(document: Mapping[str, Any], action_horizon: int) -> tuple[str,
         if document.get(key, _NOTED[key]) != _NOTED[key]
     ]
     unknown = [f"{key} {value!r}" for key, value in document.items() if not _is_known(key)]
-    notes = [f"config.json, {each}: has no effect here" for each in (*unused, *unknown)]
+    notes = [f"config.json, {key}: has no effect here" for key in (*unused, *unknown)]
     return (*notes, cut) if steps > action_horizon else tuple(notes)
 
 
@@ -279,4 +279,4 @@ def _unknown(document: Mapping[str, Any], path: Path) -> list[str]:
 
 def _is_known(key: str) -> bool:
     known = (_OF_ONE_RUN, _SIZES, _IMPLEMENTED, _NOTED, LerobotConfig.model_fields)
-    return key.startswith(("optimizer_", "scheduler_")) or any(key in each for each in known)
+    return key.startswith(("optimizer_", "scheduler_")) or any(key in stated for stated in known)

@@ -211,7 +211,7 @@ def _state(directory: Path, name: str) -> dict[str, torch.Tensor]:
         expected = "the name of a file in the same directory"
         raise UserError(describe(f"{directory}, state_file", repr(name), expected, remedy))
     with TensorFiles([directory / name]) as stored:
-        return {each: stored.tensor(each).clone() for each in stored.headers}
+        return {key: stored.tensor(key).clone() for key in stored.headers}
 
 
 def _from_weights(files: Iterable[Path], where: str) -> Processors:

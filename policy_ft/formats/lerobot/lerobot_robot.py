@@ -151,24 +151,26 @@ class LerobotRobot:
         parts = {STATE: "STATE", ACTION: "ACTION"}
         needed = [key for key in widths if self._kind(parts[key]) != "identity"]
         asset_ids = self.embodiment.asset_ids if self.embodiment else ()
-        groups = [self.processors.groups.get(each, {}) for each in asset_ids]
+        groups = [self.processors.groups.get(asset_id, {}) for asset_id in asset_ids]
         # of one data set alone: a state of one robot says nothing of another's actions
         own = self.processors.statistics
-        sources = [each for each in (own, *groups) if each.keys() >= {*needed}]
-        if not sources:
+        complete = [group for group in (own, *groups) if group.keys() >= {*needed}]
+        if not complete:
             missing = [key for key in needed if key not in own]
             is_unfit = bool(own) or (self.embodiment is not None and self.processors.has_statistics)
             return FoundStatistics(None, self._no_statistics(missing), is_unfit=is_unfit)
-        used = {key: sources[0][key] for key in needed}
-        damaged = [fault for each in used.values() for fault in each.faults]
-        damaged += self._misshaped(used) if sources[0] is own else []
+        used = {key: complete[0][key] for key in needed}
+        damaged = [fault for columns in used.values() for fault in columns.faults]
+        damaged += self._misshaped(used) if complete[0] is own else []
         if damaged:
             return damaged_statistics(damaged)
         unfit = list(self._unfit())
         if unfit:
             return FoundStatistics(None, "\n".join(unfit), is_unfit=True)
         chosen = {key: neutral_stats(width) for key, width in widths.items()}
-        chosen |= {key: each.values for key, each in used.items() if each.values is not None}
+        chosen |= {
+            key: columns.values for key, columns in used.items() if columns.values is not None
+        }
         stored = Statistics(
             fingerprint=f"lerobot {self.directory.name}",
             state=chosen[STATE],
@@ -179,13 +181,15 @@ class LerobotRobot:
     def _misshaped(self, used: Table) -> list[str]:
         """Faults of statistics of other columns than config.json says."""
         faults = []
-        for key, each in used.items():
+        for key, columns in used.items():
             feature = self._features.get(key)
-            if feature is None or each.values is None or each.values.dim == feature.shape[0]:
+            if feature is None or columns.values is None or columns.values.dim == feature.shape[0]:
                 continue
             expected = f"{feature.shape[0]}, as config.json says"
             remedy = "Take all files from the same checkpoint."
-            faults.append(describe(each.place, f"{each.values.dim} columns", expected, remedy))
+            faults.append(
+                describe(columns.place, f"{columns.values.dim} columns", expected, remedy)
+            )
         return faults
 
     def notes(self) -> tuple[str, ...]:
@@ -234,7 +238,7 @@ class LerobotRobot:
         where = f"embodiment {robot.name}"
         remedy = "Compute statistics from data (statistics: data), or correct the embodiment."
         for name in ("state_maps", "action_maps"):
-            mapped = [each.column for each in getattr(robot, name)]
+            mapped = [column_map.column for column_map in getattr(robot, name)]
             if mapped:
                 expected = f"none, for the statistics of {self.directory} are of unmapped columns"
                 yield describe(f"{where}, {name}", f"maps of {mapped}", expected, remedy)

@@ -13,7 +13,7 @@ TensorDocument = dict[str, dict[str, Any]]
 
 _FLOATS: Final = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _INTEGERS: Final = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
-_DTYPES: Final = {str(each).removeprefix("torch."): each for each in (*_FLOATS, *_INTEGERS)}
+_DTYPES: Final = {str(dtype).removeprefix("torch."): dtype for dtype in (*_FLOATS, *_INTEGERS)}
 
 
 class TensorRecord(BaseModel):
@@ -54,8 +54,8 @@ def tensors_of(document: Any, where: str) -> dict[str, torch.Tensor]:
     try:
         records = TensorRecords.model_validate(document).root
         return {
-            name: torch.tensor(each.values, dtype=_DTYPES[each.dtype]).reshape(each.shape)
-            for name, each in records.items()
+            name: torch.tensor(record.values, dtype=_DTYPES[record.dtype]).reshape(record.shape)
+            for name, record in records.items()
         }
     except (ValidationError, KeyError, RuntimeError, OverflowError) as error:
         reason = str(error).splitlines()[0]

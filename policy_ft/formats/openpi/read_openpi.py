@@ -214,7 +214,7 @@ def _statistics(
     wanted = tuple(stored) if len(stored) == 1 else ()
     if embodiment is not None:
         wanted = embodiment.asset_ids or asset_ids_beside(directory, embodiment)
-    chosen = [stored[each] for each in wanted if each in stored]
+    chosen = [stored[asset_id] for asset_id in wanted if asset_id in stored]
     absent = _no_statistics(directory / "assets", sorted(stored), embodiment)
     if not chosen:
         return FoundStatistics(None, absent, is_unfit=bool(stored) and embodiment is not None)
@@ -238,10 +238,10 @@ def _no_statistics(where: Path, stored: Sequence[str], embodiment: Embodiment | 
     expected = "the statistics of one robot, and how it maps its columns to the model's"
     presets = [load_embodiment(name) for name in PRESETS]
     known = [
-        f"{each!r} is of embodiment {robot.name!r}"
-        for each in stored
+        f"{asset_id!r} is of embodiment {robot.name!r}"
+        for asset_id in stored
         for robot in presets
-        if each in robot.asset_ids
+        if asset_id in robot.asset_ids
     ]
     found = f"statistics of {list(stored)}"
     if embodiment is None:

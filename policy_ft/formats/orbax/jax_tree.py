@@ -155,8 +155,8 @@ def _gemma(suffix: str, name: str, is_adaptive: bool) -> Iterator[Leaf]:
     root = "PaliGemma/llm/layers/"
     layer = f"{name}layers.{{layer}}."
     into_heads = "heads width head -> (heads head) width"
-    query, key, value, out = (f"{layer}self_attn.{each}_proj.weight" for each in "qkvo")
-    gate, up, down = (f"{layer}mlp.{each}_proj.weight" for each in ("gate", "up", "down"))
+    query, key, value, out = (f"{layer}self_attn.{letter}_proj.weight" for letter in "qkvo")
+    gate, up, down = (f"{layer}mlp.{part}_proj.weight" for part in ("gate", "up", "down"))
     attention, mlp = f"{root}attn/", f"{root}mlp{suffix}/"
     yield Leaf(f"{mlp}gating_einsum", "width hidden -> hidden width", (gate, up))
     yield Leaf(f"{mlp}linear", "hidden width -> width hidden", (down,))
