@@ -9,6 +9,7 @@ from data_tools.episode import Dataset
 from data_tools.errors import UserError, describe, raise_faults
 from data_tools.finding import ruled
 from data_tools.formats.keep_files import (
+    KeptDataset,
     read_keep,
     relative_names,
     renamed,
@@ -16,7 +17,6 @@ from data_tools.formats.keep_files import (
     steps_of,
     weights_of,
 )
-from data_tools.formats.kept import KeptDataset
 from data_tools.formats.layouts.sidecar import require_known_layout
 from data_tools.formats.lerobot import INFO_FILE, is_lerobot, open_lerobot
 from data_tools.formats.reading.hdf5_files import Asked, Hdf5Files, undeclared_faults

@@ -15,7 +15,7 @@ from data_tools.doctor.examination import examine, validate_split
 from data_tools.episode import Dataset, holding_numbers
 from data_tools.finding import Finding
 from data_tools.fingerprint import fingerprint
-from data_tools.formats.kept import KeptDataset
+from data_tools.formats.keep_files import KeptDataset
 from policy_ft.config.data import DataConfig, SelectionConfig
 from policy_ft.data.opening import collect_missing, open_data
 from policy_ft.data.sources import Mixture, Source, fingerprints_by_source, sources_of

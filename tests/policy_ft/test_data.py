@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from data_tools.actions import to_delta
-from data_tools.formats.kept import KeptDataset
+from data_tools.formats.keep_files import KeptDataset
 from data_tools.stats import exact_stats
 from policy_ft.data.loader import BatchLoader
 from policy_ft.data.noise import Purpose, generator

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_tools.formats.kept import KeptDataset
+from data_tools.formats.keep_files import KeptDataset
 from data_tools.formats.reader import open_dataset
 from data_tools.rewrite.split import Split, write_split_keep
 from policy_ft import assemble

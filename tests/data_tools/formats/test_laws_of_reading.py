@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from data_tools.formats.kept import KeptDataset
+from data_tools.formats.keep_files import KeptDataset
 from data_tools.formats.reader import open_dataset
 from data_tools.formats.reading import index_cache
 from data_tools.writer import EpisodeWriter

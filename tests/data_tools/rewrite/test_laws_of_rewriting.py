@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from data_tools.errors import UserError
-from data_tools.formats.kept import KeptDataset
+from data_tools.formats.keep_files import KeptDataset
 from data_tools.formats.layouts.sidecar import sidecar_of
 from data_tools.formats.reader import open_dataset
 from data_tools.rewrite.convert import convert
