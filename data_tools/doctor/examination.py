@@ -35,9 +35,15 @@ from data_tools.doctor.checks import (
     timing,
 )
 from data_tools.doctor.checks.catalogue import RULES
-from data_tools.doctor.checks.extents import Extent
-from data_tools.doctor.checks.reading import UNREADABLE_NUMBERS, read
-from data_tools.doctor.checks.recording import Declared, FloatArray, Labels, Recording
+from data_tools.doctor.checks.recording import (
+    UNREADABLE_NUMBERS,
+    Declared,
+    Extent,
+    FloatArray,
+    Labels,
+    Recording,
+    read,
+)
 from data_tools.doctor.checks.roles import Part
 from data_tools.doctor.ledger import Ledger, LedgerLine
 from data_tools.episode import Dataset, Episode, frame_doubts

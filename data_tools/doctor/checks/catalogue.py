@@ -22,7 +22,7 @@ from data_tools.doctor.checks import (
     numbers,
     optics,
     pictures,
-    reading,
+    recording,
     rotations,
     saturation,
     siblings,
@@ -36,7 +36,7 @@ from data_tools.finding import Rule
 from data_tools.rules import CLOCK_RULES, FILE_RULES, LENGTHS, OPENING_RULES
 
 SUBJECTS: Final[Mapping[str, tuple[Rule, ...]]] = {
-    "Opening": (*OPENING_RULES, *reading.RULES),
+    "Opening": (*OPENING_RULES, *recording.RULES),
     "Files": FILE_RULES,
     "Numbers": (*numbers.RULES, *episode_columns.RULES),
     "Columns over all episodes": (*spreads.RULES, *copies.RULES, *statistics_files.RULES),
@@ -56,7 +56,7 @@ RULES: Final[Mapping[str, Rule]] = {
 UNUSABLE: Final = frozenset(
     rule.name
     for rule in (
-        *(*OPENING_RULES, *reading.RULES),
+        *(*OPENING_RULES, *recording.RULES),
         *(LENGTHS, numbers.NOT_FINITE, pictures.UNDECODABLE_FRAME),
         *CLOCK_RULES,
     )

@@ -7,9 +7,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.doctor.checks.extents import Extent, Spread
 from data_tools.doctor.checks.numbers import MAX_JOINT_SPEED, MAX_POSITION_SPEED, SLOWEST_HZ
-from data_tools.doctor.checks.recording import Declared, FloatArray, Recording
+from data_tools.doctor.checks.recording import Declared, Extent, FloatArray, Recording, Spread
 from data_tools.doctor.checks.roles import Part
 from data_tools.finding import DATASET, Finding, Rule, Told, not_checked
 from data_tools.stats import SMALLEST_MOTION, action_motions, floor, state_motions

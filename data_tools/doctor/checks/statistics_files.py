@@ -14,8 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from data_tools.doctor.checks.extents import Extent, Spread
-from data_tools.doctor.checks.recording import FloatArray
+from data_tools.doctor.checks.recording import Extent, FloatArray, Spread
 from data_tools.doctor.checks.roles import Part
 from data_tools.finding import DATASET, Rule, Told, not_checked
 from data_tools.storage.files.paths import HDF5_SUFFIXES

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from data_tools.doctor.checks.extents import Extent, Spread
+from data_tools.doctor.checks.recording import Extent, Spread
 from data_tools.doctor.planting.bed import Bed, FloatArray
 from data_tools.doctor.planting.fault import Fault, Strength
 from data_tools.doctor.planting.number_faults import JUMPS, ODD, chosen_of, middle
