@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter, shift
 
 from data_tools.doctor.checks.looks import thumbnail
 from data_tools.doctor.checks.optics import Outlook, check_focus, check_moves
-from data_tools.doctor.checks.sharpness import steepness
+from data_tools.doctor.checks.pictures import steepness
 from data_tools.doctor.examination import examine, validate
 from data_tools.doctor.planting.plant import plant
 from data_tools.formats.reader import open_dataset
