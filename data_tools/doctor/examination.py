@@ -13,7 +13,6 @@ from data_tools.doctor.checks import (
     alignment,
     boundaries,
     chatter,
-    clocks,
     collection,
     copies,
     episode_columns,
@@ -215,7 +214,7 @@ class _Examination:
         tell(numbers.check_action_range(recording, declared))
         tell(timing.check_duration(recording, declared))
         tell(timing.check_times(recording, declared))
-        tell(clocks.check_frame_clock(recording))
+        tell(timing.check_frame_clock(recording))
         if faults:
             tell([not_checked(recording.name, "its numbers are not finite", *NEED_FINITE)])
             return False

@@ -1,4 +1,7 @@
-"""Checks of one episode's clock: long enough, running forward, at the declared rate."""
+"""Checks of one episode's clock: long enough, running forward, at the declared rate.
+
+The check that the frames of a video belong to the steps of its episode.
+"""
 
 from collections.abc import Iterator
 from typing import Final
@@ -6,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from data_tools.doctor.checks.recording import NO_RATE, Declared, FloatArray, Recording
+from data_tools.episode import frame_doubts
 from data_tools.finding import Finding, Rule, Told, not_checked
 
 # What a hand needs for the shortest reach; in seconds, as a robot at 10 Hz is done in two steps.
@@ -114,3 +118,8 @@ def _is_on_grid(times: FloatArray) -> bool:
     resolution = GRID_S + 2 * float(np.finfo(np.float32).eps) * np.abs(times)
     counted = np.linspace(times[0], times[-1], len(times))
     return bool((np.abs(times - counted) <= resolution).all())
+
+
+def check_frame_clock(recording: Recording) -> Iterator[Finding]:
+    """Videos of which nobody can say which of their frames belong to which steps."""
+    yield from dict.fromkeys(frame_doubts(recording.episode).values())
