@@ -9,9 +9,8 @@ import h5py
 import numpy as np
 
 from data_tools.errors import UserError, describe
-from data_tools.formats.layouts.ends import rows_after_ends
+from data_tools.formats.layouts.groups import datasets_below, rows_after_ends
 from data_tools.formats.layouts.layout import NUMBER_WORD
-from data_tools.formats.layouts.patterns import datasets_below
 from data_tools.storage.files.paths import natural_key
 from data_tools.storage.hdf5.links import has_known_type
 from data_tools.storage.hdf5.outline import told_of_names

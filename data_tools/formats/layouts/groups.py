@@ -1,19 +1,116 @@
-"""The groups of a file that are its episodes, in natural order."""
+"""The groups of a file that are its episodes, in natural order.
+
+Patterns: which datasets of an episode the stars in a layout's paths stand for.
+
+Ends of episodes that lie one after the other in the same arrays, however a file keeps them.
+"""
 
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import h5py
+import numpy as np
+import numpy.typing as npt
 
 from data_tools.errors import UserError, describe
-from data_tools.formats.layouts.layout import NUMBER_WORD, Layout
+from data_tools.formats.layouts.layout import NUMBER_WORD, Layout, Video
 from data_tools.rules import NO_STEPS, WRONG_DECLARATION
 from data_tools.storage.files.paths import natural_key
 from data_tools.storage.hdf5.links import find_group, first_whole, member_names
 from data_tools.storage.hdf5.outline import told_of_names
 from data_tools.storage.hdf5.soundness import UNREADABLE
+
+
+def datasets_below(folder: h5py.Group, *, is_deep: bool) -> list[tuple[str, h5py.Dataset]]:
+    """Path from a group, and dataset, of what is in it, in natural order; links left out.
+
+    Args:
+        folder: the group.
+        is_deep: whether the groups below it count, too.
+
+    Raises:
+        UserError: a name is no text.
+    """
+    found: list[tuple[str, h5py.Dataset]] = []
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if not isinstance(name, str):
+            member_names(item.parent)  # says which name is none
+        # Links are not followed here, and each object is met once: a circle cannot catch us.
+        if (is_deep or "/" not in name) and isinstance(item, h5py.Dataset):
+            found.append((name, item))
+
+    folder.visititems(visit)
+    return sorted(found, key=lambda named: natural_key(named[0]))
+
+
+def image_keys(
+    group: h5py.Group, layout: Layout, name: str, place: str | Video
+) -> Iterator[tuple[str, str | Video]]:
+    """The camera names and places that one entry of `images` stands for."""
+    if isinstance(place, Video) or "*" not in place:
+        yield name, place
+        return
+    before, part, after = _split_at_star(layout.below_observations(place))
+    folder = find_group(group, before, may_leave=layout.allow_external_links)
+    pattern = re.compile(re.escape(part).replace(r"\*", "(.+)"))
+    for member in sorted(member_names(folder) if folder else (), key=natural_key):
+        matched = pattern.fullmatch(member)
+        if matched:
+            key = "/".join(filter(None, (before, member, after)))
+            yield name.replace("*", matched[1]), key if "/" in key else f"./{key}"
+
+
+def _split_at_star(path: str) -> tuple[str, str, str]:
+    """The parts of a path before, with and after its star."""
+    parts = path.split("/")
+    star = next(i for i, part in enumerate(parts) if "*" in part)
+    return "/".join(parts[:star]), parts[star], "/".join(parts[star + 1 :])
+
+
+Rows = npt.NDArray[np.int64]
+
+
+def rows_after_ends(values: npt.NDArray[np.generic], num_rows: int) -> Rows | None:
+    """int64[e], the row after each episode's last one, rising; None where the values tell no ends.
+
+    Read as the values show it: a mark a row, 1 in each episode's last (a terminal, a time-out); the
+    number of the episode a row belongs to; or, one an episode, the row after its last (cumulated
+    ends), its first row (offsets), or its length.
+
+    Args:
+        values: bool, integer or float [n].
+        num_rows: rows of the arrays the episodes lie in.
+    """
+    if values.ndim != 1 or values.dtype.kind not in "biuf" or not len(values):
+        return None
+    whole = values.astype(np.int64)
+    if not np.array_equal(whole, values):
+        return None
+    if len(whole) != num_rows:
+        return _one_an_episode(whole, num_rows)
+    if whole.min() < 0 or whole.max() > 1 or (values.dtype.kind != "b" and _is_number(whole)):
+        return np.append(np.flatnonzero(np.diff(whole)) + 1, num_rows)
+    return np.flatnonzero(whole) + 1
+
+
+def _is_number(whole: Rows) -> bool:
+    """Whether zeros and ones number two episodes: as marks they would end one at every row."""
+    return int(whole.sum()) > 1 and bool(np.all(np.diff(whole) >= 0))
+
+
+def _one_an_episode(whole: Rows, num_rows: int) -> Rows | None:
+    is_rising = bool(np.all(np.diff(whole) > 0))
+    if is_rising and whole[0] == 0 and whole[-1] < num_rows:
+        return np.append(whole[1:], num_rows)
+    if is_rising and whole[0] > 0 and whole[-1] <= num_rows:
+        return whole
+    if whole.min() > 0 and whole.sum() == num_rows:
+        return np.cumsum(whole)
+    return None
+
 
 ROOT_REMEDY = "Set layout.root to the group that holds the episodes, '' for the file itself."
 

@@ -9,9 +9,8 @@ import h5py
 
 from data_tools.errors import UserError, describe, nearest, raise_faults, shown
 from data_tools.finding import Finding
-from data_tools.formats.layouts.groups import numbered
+from data_tools.formats.layouts.groups import datasets_below, image_keys, numbered
 from data_tools.formats.layouts.layout import Layout, Source, Video
-from data_tools.formats.layouts.patterns import datasets_below, image_keys
 from data_tools.formats.layouts.texts import video_file
 from data_tools.rules import EMPTY_PLACE, UNREADABLE_CAMERA
 from data_tools.storage.frames.images import JPEG_START, PNG_START, UndecodableFrameError

@@ -7,8 +7,8 @@ from pathlib import Path
 import h5py
 
 from data_tools.finding import Finding
+from data_tools.formats.layouts.groups import datasets_below, image_keys
 from data_tools.formats.layouts.layout import Layout
-from data_tools.formats.layouts.patterns import datasets_below, image_keys
 from data_tools.rules import CAMERA_NOT_READ, COLUMN_NOT_READ
 from data_tools.storage.hdf5.links import find, find_group, has_known_type
 

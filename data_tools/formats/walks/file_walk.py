@@ -12,7 +12,6 @@ from data_tools.conventions import Conventions
 from data_tools.errors import UserError, describe, shown
 from data_tools.finding import Finding, ruled
 from data_tools.formats.layouts import native
-from data_tools.formats.layouts.ends import rows_after_ends
 from data_tools.formats.layouts.groups import (
     episode_group,
     episode_names,
@@ -20,6 +19,7 @@ from data_tools.formats.layouts.groups import (
     numbered,
     numbers_of,
     root_of,
+    rows_after_ends,
 )
 from data_tools.formats.layouts.layout import Layout
 from data_tools.formats.layouts.texts import attribute

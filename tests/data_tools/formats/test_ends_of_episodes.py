@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from data_tools.errors import UserError
-from data_tools.formats.layouts.ends import rows_after_ends
+from data_tools.formats.layouts.groups import rows_after_ends
 from data_tools.formats.reader import open_dataset
 from tests.data_tools.fixtures import d4rl
 
