@@ -15,9 +15,15 @@ from data_tools.formats.layouts import native
 from data_tools.formats.layouts.evidence import OpenFile, proof
 from data_tools.formats.layouts.groups import end_episodes, first_number, numbered
 from data_tools.formats.layouts.layout import Layout
+from data_tools.formats.layouts.left_out import (
+    Reach,
+    Unusable,
+    UnusableLayoutError,
+    unread,
+    unrecognized,
+)
 from data_tools.formats.layouts.native import NATIVE_LAYOUT
 from data_tools.formats.layouts.origins import SOURCES, all_of_its_own, origins_of, sources_of
-from data_tools.formats.layouts.outside import Reach
 from data_tools.formats.layouts.preset import Preset, nothing_said, presets
 from data_tools.formats.layouts.sidecar import (
     SIDECAR_SUFFIX,
@@ -38,8 +44,6 @@ from data_tools.formats.layouts.stated import is_rate, said_of, stated
 from data_tools.formats.layouts.survey import empty_cameras, later_cameras, survey
 from data_tools.formats.layouts.texts import attribute, attribute_text, fact, sentence
 from data_tools.formats.layouts.undeclared import INSTRUCTION, Undeclared
-from data_tools.formats.layouts.unread import unread
-from data_tools.formats.layouts.unusable import Unusable, UnusableLayoutError, unrecognized
 from data_tools.rules import CORRECTED_CONVENTIONS, EMPTY_PLACE, UNKNOWN_LAYOUT
 
 

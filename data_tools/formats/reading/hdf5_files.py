@@ -14,8 +14,8 @@ from data_tools.errors import UserError, describe, nearest
 from data_tools.finding import Finding, ruled, told_under
 from data_tools.formats.layouts import undeclared
 from data_tools.formats.layouts.detect import Detected, detect
+from data_tools.formats.layouts.left_out import UnusableLayoutError, told_together
 from data_tools.formats.layouts.texts import UnreadableFactError
-from data_tools.formats.layouts.unusable import UnusableLayoutError, told_together
 from data_tools.formats.reading.hdf5_dataset import Hdf5Dataset
 from data_tools.formats.reading.index_cache import FileScan, IndexCache
 from data_tools.formats.reading.packed import EpisodeRecords, pack
