@@ -40,10 +40,9 @@ from data_tools.formats.layouts.sidecar import (
     sidecar_of,
     validation_faults,
 )
-from data_tools.formats.layouts.stated import is_rate, said_of, stated
 from data_tools.formats.layouts.survey import empty_cameras, later_cameras, survey
 from data_tools.formats.layouts.texts import attribute, attribute_text, fact, sentence
-from data_tools.formats.layouts.undeclared import INSTRUCTION, Undeclared
+from data_tools.formats.layouts.undeclared import INSTRUCTION, Undeclared, is_rate, said_of, stated
 from data_tools.rules import CORRECTED_CONVENTIONS, EMPTY_PLACE, UNKNOWN_LAYOUT
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from data_tools.doctor.examination import validate
 from data_tools.formats.layouts.preset import presets
-from data_tools.formats.layouts.stated import left_open
+from data_tools.formats.layouts.undeclared import left_open
 from data_tools.formats.reader import open_dataset
 from tests.data_tools.fixtures import aloha, isaaclab, libero, maniskill, robomimic
 from tests.data_tools.layout_cases import CASES, written
