@@ -13,8 +13,7 @@ from data_tools.episode import Inspected, Observation, StoredFrames
 from data_tools.errors import UserError, describe
 from data_tools.fingerprint import fingerprint
 from data_tools.formats.reading.hdf5_store import Store
-from data_tools.formats.reading.packed import EpisodeRecords
-from data_tools.formats.reading.records import ArraySource, EpisodeRecord
+from data_tools.formats.reading.records import ArraySource, EpisodeRecord, EpisodeRecords
 from data_tools.storage.frames.images import JPEG_START, UndecodableFrameError
 from data_tools.storage.hdf5.opening import Stamp
 from data_tools.storage.hdf5.soundness import UNREADABLE

@@ -18,7 +18,7 @@ from data_tools.formats.layouts.left_out import UnusableLayoutError, told_togeth
 from data_tools.formats.layouts.texts import UnreadableFactError
 from data_tools.formats.reading.hdf5_dataset import Hdf5Dataset
 from data_tools.formats.reading.index_cache import FileScan, IndexCache
-from data_tools.formats.reading.packed import EpisodeRecords, pack
+from data_tools.formats.reading.records import EpisodeRecords, pack
 from data_tools.formats.walks.file_walk import empty_places, find_episodes
 from data_tools.rules import (
     DIFFERING_FILES,

@@ -24,7 +24,7 @@ from data_tools.errors import describe
 from data_tools.finding import Finding
 from data_tools.formats.layouts.sidecar import folder_sidecars_of, sidecar_of
 from data_tools.formats.layouts.undeclared import Undeclared
-from data_tools.formats.reading.packed import PackedEpisodes, Plan
+from data_tools.formats.reading.records import PackedEpisodes, Plan
 
 FORMAT: Final = "policy_ft index 2"
 FOLDER: Final = "policy_ft/index"

@@ -13,7 +13,7 @@ import yaml
 
 import data_tools.formats.reading.index_cache as index_cache
 from data_tools.formats.reader import open_dataset
-from data_tools.formats.reading.packed import EpisodeRecords, pack
+from data_tools.formats.reading.records import EpisodeRecords, pack
 from data_tools.formats.walks.file_walk import find_episodes
 from data_tools.writer import EpisodeWriter
 from tests.data_tools.fixtures import d4rl, droid, maniskill, native, robomimic
