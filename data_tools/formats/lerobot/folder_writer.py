@@ -16,23 +16,25 @@ from data_tools.errors import UserError, describe, raise_faults
 from data_tools.finite import nonfinite_faults
 from data_tools.formats.lerobot.info import DATA_PATH, INDEX_FEATURES, VIDEO_PATH, Version
 from data_tools.formats.lerobot.lerobot_options import LeRobotOptions
-from data_tools.formats.lerobot.meta_writer import (
-    MIB,
-    EpisodeLines,
-    EpisodeTable,
-    write_info,
-    write_statistics,
-    write_task_lines,
-    write_task_table,
-)
 from data_tools.formats.lerobot.statistics import (
     Statistics,
     channel_counts,
     image_statistics,
     vector_statistics,
 )
-from data_tools.formats.lerobot.table_writer import ROW_GROUP_BYTES, TableWriter
-from data_tools.formats.lerobot.video_writer import VideoWriter, video_info
+from data_tools.formats.lerobot.written_files import (
+    MIB,
+    ROW_GROUP_BYTES,
+    EpisodeLines,
+    EpisodeTable,
+    TableWriter,
+    VideoWriter,
+    video_info,
+    write_info,
+    write_statistics,
+    write_task_lines,
+    write_task_table,
+)
 from data_tools.storage.frames.images import encode_png
 
 STATE: Final = "observation.state"
