@@ -19,8 +19,7 @@ from data_tools.formats.layouts.sidecar import (
     merged,
     origins_in,
 )
-from data_tools.formats.lerobot.features import column_names
-from data_tools.formats.lerobot.info import INFO_FILE, Info
+from data_tools.formats.lerobot.info import INFO_FILE, Info, column_names
 from data_tools.formats.lerobot.sources import SIDECAR, Sources, filled_in
 from data_tools.rules import CAMERA_NOT_READ, NAMES_NOT_READ
 from data_tools.storage.files.yaml_text import mapping_in
