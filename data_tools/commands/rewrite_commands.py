@@ -42,9 +42,8 @@ from data_tools.rewrite.relabel import (
     sentences_of,
 )
 from data_tools.rewrite.relabel import relabel as relabelled
-from data_tools.rewrite.repack import RepackSettings, repacked_faults
+from data_tools.rewrite.repack import RepackSettings, copy_others, repacked_faults, targets_in
 from data_tools.rewrite.repack import repack as repack_file
-from data_tools.rewrite.repack_folder import copy_others, targets_in
 from data_tools.rewrite.split import (
     DEFAULT_VALID,
     GROUP_ATTRIBUTES,

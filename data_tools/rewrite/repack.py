@@ -1,6 +1,14 @@
-"""repack: the same HDF5 tree, stored for random access: one frame a chunk, numbers uncompressed."""
+"""repack: the same HDF5 tree, stored for random access: one frame a chunk, numbers uncompressed.
 
-from collections.abc import Callable, Collection, Iterator
+How fast random frames of an HDF5 file can be read and decoded: measured, not guessed.
+
+Several files repacked into a folder: which goes where, and what comes along.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,14 +19,67 @@ import numpy as np
 
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.formats.layouts.native import declared_root
-from data_tools.rewrite.access_speed import AccessSpeed, measure_access
 from data_tools.rewrite.encoding import DEFAULT_QUALITY, require_quality
-from data_tools.rewrite.frame_storage import Storage, find_frames, write_frames
+from data_tools.rewrite.frame_storage import Frames, Storage, find_frames, write_frames
 from data_tools.rewrite.provenance import Provenance, is_made_so, provenance, write_provenance
 from data_tools.rewrite.sidecars import declaring_sidecar, sidecar_for_copy
 from data_tools.rewrite.tree import Tree, copy_attributes, read_tree, unwritten_faults
-from data_tools.rewrite.unfinished import Advance, Unfinished, require_room, silently
+from data_tools.rewrite.unfinished import Advance, Unfinished, new_file, require_room, silently
+from data_tools.storage.files.paths import visible
 from data_tools.storage.hdf5.opening import open_hdf5
+
+MEASURE_S: Final = 1.0
+MAX_READS: Final = 1000
+MIN_READS: Final = 3
+
+
+@dataclass(frozen=True)
+class AccessSpeed:
+    """Size of a file, and its random frames a second, decode included; None without frames.
+
+    Each frame is one of any camera, chosen at random, in one thread, with the file in the page
+    cache as far as it fits: what is measured is the storage's work, not the disk.
+    """
+
+    num_bytes: int
+    frames_per_s: float | None
+
+    def __str__(self) -> str:
+        speed = "no frames" if self.frames_per_s is None else f"{self.frames_per_s:.0f} frames/s"
+        return f"{self.num_bytes / 1e6:.1f} MB, {speed}"
+
+
+def measure_access(path: Path, seconds: float = MEASURE_S, seed: int = 0) -> AccessSpeed:
+    """Size and random-access speed of a file; the same frames are read for the same seed."""
+    with open_hdf5(path) as file:
+        cameras = _cameras(file)
+        if not cameras:
+            return AccessSpeed(path.stat().st_size, None)
+        rng = np.random.default_rng(seed)
+        num_reads = 0
+        cameras[0].pixels(0)  # what is loaded once is not counted
+        start = time.perf_counter()
+        while num_reads < MIN_READS or (
+            num_reads < MAX_READS and time.perf_counter() - start < seconds
+        ):
+            frames = cameras[rng.integers(len(cameras))]
+            frames.pixels(int(rng.integers(len(frames))))
+            num_reads += 1
+        rate = num_reads / (time.perf_counter() - start)
+    return AccessSpeed(path.stat().st_size, rate)
+
+
+def _cameras(file: h5py.File) -> list[Frames]:
+    found: list[Frames] = []
+
+    def visit(_: str, item: h5py.HLObject) -> None:
+        frames = find_frames(item) if isinstance(item, h5py.Dataset) else None
+        if frames is not None:
+            found.append(frames)
+
+    file.visititems(visit)
+    return found
+
 
 # How much of the source, unpacked, goes into one part: what a kill loses at most.
 PART_BYTES: Final = 256 << 20
@@ -209,3 +270,69 @@ def _require_dropped(tree: Tree, source: Path, drop: Collection[str]) -> None:
         remedy = f"Correct the name{f'; {hint}' if hint else ', or leave it out.'}"
         faults.append(describe(str(source), f"no {name!r} to drop", "one in the tree", remedy))
     raise_faults(faults)
+
+
+# Larger files that were copied earlier are told by their size alone.
+MAX_COMPARED_BYTES: Final = 1 << 20
+
+
+def targets_in(out: Path, files: Sequence[Path], sources: Sequence[Path]) -> dict[Path, Path]:
+    """Source -> where it goes below the folder `out`, in the folders the sources are in.
+
+    Args:
+        out: the folder to make.
+        files: the files and folders that were named.
+        sources: the HDF5 files in them.
+
+    Raises:
+        UserError: `out` lies in a folder that is copied, and would be copied into itself.
+    """
+    for folder in filter(Path.is_dir, files):
+        if out.resolve().is_relative_to(folder.resolve()):
+            found, remedy = f"a place in {folder}, which is copied", "Choose a folder beside it."
+            raise UserError(describe(str(out), found, "a folder of its own", remedy))
+    shared = _shared(files, sources)
+    return {source: out / source.resolve().relative_to(shared) for source in sources}
+
+
+def copy_others(out: Path, files: Sequence[Path], sources: Sequence[Path]) -> list[str]:
+    """Copy what lies in the folders beside their HDF5 files, unless it is there already.
+
+    Returns:
+        a line that says which hidden files were not, if there are any.
+
+    Raises:
+        UserError: something else of its name is there, such as a sidecar that was corrected since.
+    """
+    repacked = {source.resolve() for source in sources}
+    shared = _shared(files, sources)
+    faults = []
+    hidden: list[Path] = []
+    for folder in filter(Path.is_dir, files):
+        found = visible(sorted(folder.rglob("*")), folder)
+        hidden += filter(Path.is_file, found.hidden)
+        for file in found.read:
+            target = out / folder.resolve().relative_to(shared) / file.relative_to(folder)
+            if not file.is_file() or file.resolve() in repacked:
+                continue
+            if not target.exists():
+                with new_file(target) as partial:
+                    shutil.copyfile(file, partial)
+            elif not _is_same(file, target):
+                remedy = "Delete the copy, or repack into another folder."
+                faults.append(describe(str(target), f"not what {file} is", "a copy", remedy))
+    raise_faults(faults)
+    return [f"{out}: without {len(hidden)} hidden files, first {hidden[0]}\n"] if hidden else []
+
+
+def _shared(files: Sequence[Path], sources: Sequence[Path]) -> Path:
+    """The folder above all sources whose inner folders are kept."""
+    above = [path for path in files if path.is_dir()] or [source.parent for source in sources]
+    return Path(os.path.commonpath([folder.resolve() for folder in above]))
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    size = first.stat().st_size
+    if not second.is_file() or second.stat().st_size != size:
+        return False
+    return size > MAX_COMPARED_BYTES or first.read_bytes() == second.read_bytes()

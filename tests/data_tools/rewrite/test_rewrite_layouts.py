@@ -39,7 +39,7 @@ PAIRS = [
 )
 def test_a_repacked_layout_is_read_as_it_was(slow, tmp_path, monkeypatch, capsys, case, images):
     path = slow(case)
-    monkeypatch.setattr("data_tools.rewrite.access_speed.MEASURE_S", 0.0)
+    monkeypatch.setattr("data_tools.rewrite.repack.MEASURE_S", 0.0)
     fast = tmp_path / "fast"
     target = fast / path.name if path.is_file() else fast
     if path.is_file():

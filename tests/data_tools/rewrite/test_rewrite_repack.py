@@ -12,9 +12,8 @@ import yaml
 
 from data_tools.errors import UserError
 from data_tools.formats.reader import open_dataset
-from data_tools.rewrite.access_speed import measure_access
 from data_tools.rewrite.provenance import ATTRIBUTE
-from data_tools.rewrite.repack import repack
+from data_tools.rewrite.repack import measure_access, repack
 from data_tools.storage.frames.images import decode_frame
 
 REPACK = """
