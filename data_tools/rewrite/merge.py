@@ -16,8 +16,14 @@ from data_tools.formats.layouts.sidecar import Sidecar, sidecar_of
 from data_tools.formats.reader import open_dataset
 from data_tools.rewrite.demo_files import copy_demos, demo_name
 from data_tools.rewrite.edited import stored_cameras
-from data_tools.rewrite.provenance import provenance, write_provenance
-from data_tools.rewrite.sidecars import content_of, declaring_sidecar, said, sidecar_for_copy
+from data_tools.rewrite.provenance import (
+    content_of,
+    declaring_sidecar,
+    provenance,
+    said,
+    sidecar_for_copy,
+    write_provenance,
+)
 from data_tools.rewrite.tree import read_tree
 from data_tools.rewrite.unfinished import Advance, Unfinished, silently
 from data_tools.storage.hdf5.opening import open_hdf5

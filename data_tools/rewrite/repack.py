@@ -21,8 +21,14 @@ from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.formats.layouts.native import declared_root
 from data_tools.rewrite.encoding import DEFAULT_QUALITY, require_quality
 from data_tools.rewrite.frame_storage import Frames, Storage, find_frames, write_frames
-from data_tools.rewrite.provenance import Provenance, is_made_so, provenance, write_provenance
-from data_tools.rewrite.sidecars import declaring_sidecar, sidecar_for_copy
+from data_tools.rewrite.provenance import (
+    Provenance,
+    declaring_sidecar,
+    is_made_so,
+    provenance,
+    sidecar_for_copy,
+    write_provenance,
+)
 from data_tools.rewrite.tree import Tree, copy_attributes, read_tree, unwritten_faults
 from data_tools.rewrite.unfinished import Advance, Unfinished, new_file, require_room, silently
 from data_tools.storage.files.paths import visible

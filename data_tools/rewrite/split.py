@@ -15,8 +15,12 @@ from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.formats.keep_files import keep_steps
 from data_tools.formats.layouts.native import declared_root
 from data_tools.rewrite.demo_files import demo_name
-from data_tools.rewrite.provenance import provenance, write_provenance
-from data_tools.rewrite.sidecars import declaring_sidecar, sidecar_for_copy
+from data_tools.rewrite.provenance import (
+    declaring_sidecar,
+    provenance,
+    sidecar_for_copy,
+    write_provenance,
+)
 from data_tools.rewrite.tree import copy_attributes, read_tree
 from data_tools.rewrite.unfinished import Unfinished
 from data_tools.storage.hdf5.opening import open_hdf5

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Final, Self, TextIO
 
 from data_tools.errors import UserError, describe, raise_faults
-from data_tools.rewrite.sidecars import sidecar_beside
+from data_tools.rewrite.provenance import sidecar_beside
 from data_tools.storage.files.disk import (
     PARTIAL_SUFFIX,
     existing_faults,

@@ -19,8 +19,14 @@ from data_tools.formats.layouts.sidecar import sidecar_of
 from data_tools.formats.reader import open_dataset
 from data_tools.formats.reading.hdf5_dataset import Hdf5Dataset
 from data_tools.formats.reading.records import EpisodeRecord
-from data_tools.rewrite.provenance import Provenance, provenance, write_provenance
-from data_tools.rewrite.sidecars import content_of, declaring_sidecar, sidecar_for_copy
+from data_tools.rewrite.provenance import (
+    Provenance,
+    content_of,
+    declaring_sidecar,
+    provenance,
+    sidecar_for_copy,
+    write_provenance,
+)
 from data_tools.rewrite.unfinished import Unfinished
 from data_tools.storage.files.disk import PARTIAL_SUFFIX, existing_faults
 from data_tools.storage.hdf5.opening import open_hdf5

@@ -37,8 +37,13 @@ from data_tools.formats.reader import open_dataset
 from data_tools.formats.reading.hdf5_dataset import Hdf5Dataset
 from data_tools.formats.reading.records import EpisodeRecord
 from data_tools.formats.walks.file_walk import find_episodes
-from data_tools.rewrite.provenance import Provenance, write_provenance
-from data_tools.rewrite.sidecars import content_of, declaring_sidecar, sidecar_for_copy
+from data_tools.rewrite.provenance import (
+    Provenance,
+    content_of,
+    declaring_sidecar,
+    sidecar_for_copy,
+    write_provenance,
+)
 from data_tools.rewrite.tree import copy_attributes, read_tree
 from data_tools.rewrite.unfinished import Advance, Unfinished
 from data_tools.rules import (

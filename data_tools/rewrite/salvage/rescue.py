@@ -11,6 +11,7 @@ import numpy as np
 from data_tools.errors import UserError, describe, raise_faults, shown
 from data_tools.formats.layouts.native import CONVENTIONS_ATTRIBUTE, NATIVE_LAYOUT
 from data_tools.formats.layouts.sidecar import sidecar_of
+from data_tools.rewrite.provenance import declaring_sidecar, sidecar_beside, sidecar_for_copy
 from data_tools.rewrite.salvage.damage_survey import DAMAGE, Advance, Item, compare_surveys, survey
 from data_tools.rewrite.salvage.mended_headers import Mended, mended_headers
 from data_tools.rewrite.salvage.superblock import (
@@ -20,7 +21,6 @@ from data_tools.rewrite.salvage.superblock import (
     require_no_writer,
 )
 from data_tools.rewrite.salvage.whole_episodes import Judged, judge
-from data_tools.rewrite.sidecars import declaring_sidecar, sidecar_beside, sidecar_for_copy
 from data_tools.rewrite.unfinished import new_file
 from data_tools.storage.files.disk import existing_faults
 
