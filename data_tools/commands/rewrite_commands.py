@@ -33,8 +33,7 @@ from data_tools.rewrite.edited import (
     with_cameras,
     with_size,
 )
-from data_tools.rewrite.encoding import DEFAULT_QUALITY
-from data_tools.rewrite.frame_storage import Storage
+from data_tools.rewrite.frame_storage import DEFAULT_QUALITY, Storage
 from data_tools.rewrite.merge import merge as merge_files
 from data_tools.rewrite.relabel import (
     ActionChange,

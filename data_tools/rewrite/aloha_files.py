@@ -16,7 +16,7 @@ from data_tools.episode import Dataset
 from data_tools.formats.layouts import native
 from data_tools.formats.layouts.sidecar import FOLDER_SIDECAR
 from data_tools.rewrite.demo_files import plain_attributes, raw_bytes
-from data_tools.rewrite.encoding import as_float32
+from data_tools.rewrite.frame_storage import as_float32
 from data_tools.rewrite.provenance import Provenance, write_provenance
 from data_tools.rewrite.unfinished import Advance, Unfinished, require_room
 

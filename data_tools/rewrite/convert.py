@@ -15,7 +15,7 @@ from data_tools.formats.lerobot.write import write_lerobot
 from data_tools.rewrite.aloha_files import write_aloha
 from data_tools.rewrite.demo_files import write_native, write_robomimic
 from data_tools.rewrite.edited import stored_cameras
-from data_tools.rewrite.encoding import DEFAULT_QUALITY, require_quality
+from data_tools.rewrite.frame_storage import DEFAULT_QUALITY, require_quality
 from data_tools.rewrite.minari_files import write_minari
 from data_tools.rewrite.provenance import Provenance, provenance, sidecar_for_copy
 from data_tools.rewrite.unfinished import Advance, Unfinished, silently

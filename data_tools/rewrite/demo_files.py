@@ -15,7 +15,7 @@ from data_tools.conventions import Conventions
 from data_tools.episode import Dataset, Episode
 from data_tools.formats.layouts import native
 from data_tools.formats.layouts.native import NATIVE_LAYOUT
-from data_tools.rewrite.encoding import as_float32, jpeg_frames
+from data_tools.rewrite.frame_storage import as_float32, jpeg_frames
 from data_tools.rewrite.provenance import Provenance, write_provenance
 from data_tools.rewrite.tree import copy_attributes
 from data_tools.rewrite.unfinished import Advance, Unfinished, require_room, silently

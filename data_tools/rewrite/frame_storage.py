@@ -1,4 +1,7 @@
-"""Camera frames in an HDF5 dataset, whatever their storage, and rewritten to one frame a chunk."""
+"""Camera frames in an HDF5 dataset, whatever their storage, and rewritten to one frame a chunk.
+
+The JPEG files of an episode's camera: as they are stored, or encoded once.
+"""
 
 import math
 import tempfile
@@ -12,6 +15,7 @@ import hdf5plugin
 import numpy as np
 import numpy.typing as npt
 
+from data_tools.episode import Episode, StoresJpeg
 from data_tools.errors import UserError, describe
 from data_tools.formats.layouts import native
 from data_tools.rewrite.unfinished import require_room
@@ -23,6 +27,39 @@ from data_tools.storage.frames.images import (
     encode_jpeg,
     encode_png,
 )
+
+DEFAULT_QUALITY: Final = 95
+
+
+def require_quality(quality: int) -> None:
+    """UserError unless JPEG has such a quality."""
+    if not 1 <= quality <= 100:
+        expected, remedy = "a whole number from 1 to 100", "95 is a good value."
+        raise UserError(describe("quality", repr(quality), expected, remedy))
+
+
+def jpeg_frames(episode: Episode, camera: str, quality: int) -> list[bytes]:
+    """The JPEG of every frame: the stored bytes where there are any, else encoded at `quality`.
+
+    A lossy image is never encoded a second time unless its size was changed. Every frame is decoded
+    all the same: what is copied can be read.
+
+    Raises:
+        UserError: a frame's stored bytes are no whole image of the declared size.
+    """
+    return [_jpeg(episode, camera, step, quality) for step in range(episode.num_steps)]
+
+
+def _jpeg(episode: Episode, camera: str, step: int, quality: int) -> bytes:
+    frame = episode.image(camera, step)
+    stored = episode.jpeg(camera, step) if isinstance(episode, StoresJpeg) else None
+    return stored or encode_jpeg(frame, quality)
+
+
+def as_float32(values: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """float32[t, d], the type every format we write keeps numbers in."""
+    return np.asarray(values, dtype=np.float32)
+
 
 Encoding = Literal["raw", "jpeg", "png"]
 Storage = Literal["jpeg", "png", "blosc", "raw"]

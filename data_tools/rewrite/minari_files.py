@@ -18,8 +18,7 @@ from data_tools.errors import UserError, describe
 from data_tools.formats.layouts import native
 from data_tools.formats.layouts.sidecar import SIDECAR_SUFFIX
 from data_tools.rewrite.demo_files import plain_attributes
-from data_tools.rewrite.encoding import as_float32, jpeg_frames
-from data_tools.rewrite.frame_storage import write_padded_rows
+from data_tools.rewrite.frame_storage import as_float32, jpeg_frames, write_padded_rows
 from data_tools.rewrite.provenance import Provenance, write_provenance
 from data_tools.rewrite.unfinished import Advance, Unfinished, require_room
 from data_tools.storage.files.disk import flush_to_disk

@@ -19,8 +19,14 @@ import numpy as np
 
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.formats.layouts.native import declared_root
-from data_tools.rewrite.encoding import DEFAULT_QUALITY, require_quality
-from data_tools.rewrite.frame_storage import Frames, Storage, find_frames, write_frames
+from data_tools.rewrite.frame_storage import (
+    DEFAULT_QUALITY,
+    Frames,
+    Storage,
+    find_frames,
+    require_quality,
+    write_frames,
+)
 from data_tools.rewrite.provenance import (
     Provenance,
     declaring_sidecar,

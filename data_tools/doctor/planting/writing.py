@@ -11,7 +11,7 @@ from data_tools.errors import UserError, describe
 from data_tools.formats.layouts import native
 from data_tools.formats.reading.hdf5_store import row_of
 from data_tools.formats.reading.records import ArraySource, ColumnSource, EpisodeRecord, ImageSource
-from data_tools.rewrite.encoding import DEFAULT_QUALITY
+from data_tools.rewrite.frame_storage import DEFAULT_QUALITY
 from data_tools.rewrite.tree import copy_attributes
 from data_tools.storage.frames.images import (
     JPEG_START,

@@ -9,7 +9,7 @@ import h5py
 from data_tools.episode import Dataset
 from data_tools.formats.reading.hdf5_dataset import Hdf5Dataset
 from data_tools.formats.reading.records import EpisodeRecord
-from data_tools.rewrite.encoding import DEFAULT_QUALITY
+from data_tools.rewrite.frame_storage import DEFAULT_QUALITY
 from data_tools.storage.hdf5.opening import open_hdf5
 
 MAX_TOLD: Final = 20

@@ -41,7 +41,7 @@ from data_tools.finding import Finding, Rule
 from data_tools.formats.reading.hdf5_dataset import Hdf5Dataset
 from data_tools.rewrite.convert import convert
 from data_tools.rewrite.edited import Edit, EditedDataset, EditedEpisode
-from data_tools.rewrite.encoding import DEFAULT_QUALITY
+from data_tools.rewrite.frame_storage import DEFAULT_QUALITY
 from data_tools.rewrite.provenance import provenance
 from data_tools.rewrite.unfinished import Advance, Unfinished, silently
 from data_tools.rules import FILE_RULES, SLOW_CHUNKS, WRONG_CLOCK

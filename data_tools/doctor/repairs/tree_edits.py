@@ -18,8 +18,7 @@ from data_tools.formats.layouts.layout import Layout
 from data_tools.formats.layouts.places import InAttribute, InDataset
 from data_tools.formats.layouts.texts import sentence
 from data_tools.formats.reading.records import EpisodeRecord
-from data_tools.rewrite.encoding import DEFAULT_QUALITY
-from data_tools.rewrite.frame_storage import find_frames, write_frames
+from data_tools.rewrite.frame_storage import DEFAULT_QUALITY, find_frames, write_frames
 from data_tools.rewrite.tree import copy_attributes
 from data_tools.storage.hdf5.links import find_dataset, find_group
 
