@@ -13,7 +13,7 @@ from data_tools.doctor.planting import (
     number_faults,
     picture_faults,
 )
-from data_tools.doctor.planting.fault import Fault
+from data_tools.doctor.planting.bed import Fault
 
 _ROOMS: Final = (
     *(number_faults, column_faults, motion_faults, gripper_faults, clock_faults),

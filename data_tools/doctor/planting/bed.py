@@ -1,19 +1,24 @@
-"""Bed: the copy of a dataset in which a fault is planted, read and written by episodes."""
+"""Bed: the copy of a dataset in which a fault is planted, read and written by episodes.
+
+What was planted, and why something cannot be.
+
+Fault: what can be planted, how strong, and where.
+"""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
 from data_tools.doctor.checks.recording import Declared, Recording
-from data_tools.doctor.planting.planted import Planted, UnfitError
 from data_tools.doctor.planting.writing import (
     Frame,
     Rows,
@@ -33,6 +38,18 @@ from data_tools.formats.reading.hdf5_store import row_of
 from data_tools.formats.reading.records import EpisodeRecord
 from data_tools.storage.hdf5.frame_encoding import frame_bytes
 from data_tools.storage.hdf5.opening import open_hdf5
+
+
+class UnfitError(ValueError):
+    """This episode, or this dataset, has no place for the fault; the message says what it lacks."""
+
+
+class Planted(NamedTuple):
+    """One thing that was done: the episode, '' for the dataset as a whole, and what was done."""
+
+    episode: str
+    change: str
+
 
 FloatArray = npt.NDArray[np.float64]
 # A frame went through JPEG, a number through float32, a clock may count milliseconds.
@@ -255,3 +272,59 @@ def _is_there(episode: Episode, place: _Place, wanted: npt.NDArray[Any] | str | 
     return array.shape == wanted.shape and bool(
         np.allclose(array, wanted, rtol=TOLERANCE, atol=error, equal_nan=True)
     )
+
+
+Scope = Literal["one", "from", "all"]
+
+
+class Strength(NamedTuple):
+    """How strong a fault is: what the number means, and values from hardly there to plain.
+
+    It is from `least` to `most`; 0, which plants nothing, is allowed where it is one of the values.
+    """
+
+    meaning: str
+    weak: float
+    default: float
+    strong: float
+    least: float = 0.0
+    most: float = math.inf
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The three of them, at which rules are measured."""
+        return (self.weak, self.default, self.strong)
+
+    def allows(self, value: float) -> bool:
+        """Whether a fault can be so strong."""
+        is_within = math.isfinite(value) and self.least <= value <= self.most
+        return is_within and (value > 0 or value in self.values)
+
+    @property
+    def range(self) -> str:
+        """In words, what is allowed."""
+        above = f"above {self.least:g}" if self.least == 0 else f"from {self.least:g} on"
+        return above if math.isinf(self.most) else f"{above}, up to {self.most:g}"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault of one kind.
+
+    Attributes:
+        rule: the rule of the doctor that should find it; the fault bears its name.
+        change: what planting does, as a sentence.
+        scope: whether it is in one episode, in all from one on, or in all.
+        plant: does it in an open copy; UnfitError, before anything is changed, where it cannot.
+        strength: how strong it may be; None where a fault is there or is not.
+        also: rules that may name it, too, since it is what they look for as well.
+        is_deep: whether only `validate --deep` finds it.
+    """
+
+    rule: str
+    change: str
+    scope: Scope
+    plant: Callable[[Bed], Iterable[Planted]]
+    strength: Strength | None = None
+    also: frozenset[str] = frozenset()
+    is_deep: bool = False

@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
-from data_tools.doctor.planting.bed import Bed
-from data_tools.doctor.planting.fault import Fault
+from data_tools.doctor.planting.bed import Bed, Fault, Planted, UnfitError
 from data_tools.doctor.planting.number_faults import ODD
-from data_tools.doctor.planting.planted import Planted, UnfitError
 
 
 def _before(index: int) -> int:

@@ -5,10 +5,8 @@ from typing import Final
 
 import numpy as np
 
-from data_tools.doctor.planting.bed import Bed, FloatArray
-from data_tools.doctor.planting.fault import Fault, Strength
+from data_tools.doctor.planting.bed import Bed, Fault, FloatArray, Planted, Strength, UnfitError
 from data_tools.doctor.planting.number_faults import ODD, middle
-from data_tools.doctor.planting.planted import Planted, UnfitError
 
 CLOCK: Final = frozenset({"time_backwards", "control_rate", "dropped_steps", "time_jitter"})
 # What a sensor shows of a robot that stands still [of its column's span].

@@ -6,10 +6,8 @@ from typing import Final
 import numpy as np
 
 from data_tools.doctor.checks.recording import Extent, Spread
-from data_tools.doctor.planting.bed import Bed, FloatArray
-from data_tools.doctor.planting.fault import Fault, Strength
+from data_tools.doctor.planting.bed import Bed, Fault, FloatArray, Planted, Strength, UnfitError
 from data_tools.doctor.planting.number_faults import JUMPS, ODD, chosen_of, middle
-from data_tools.doctor.planting.planted import Planted, UnfitError
 
 # Share of the steps in which a column is still used.
 RARE: Final = 0.008

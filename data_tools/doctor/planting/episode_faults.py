@@ -10,9 +10,7 @@ from typing import Final
 import h5py
 import numpy as np
 
-from data_tools.doctor.planting.bed import Bed
-from data_tools.doctor.planting.fault import Fault, Strength
-from data_tools.doctor.planting.planted import Planted, UnfitError
+from data_tools.doctor.planting.bed import Bed, Fault, Planted, Strength, UnfitError
 from data_tools.doctor.planting.writing import replace_dataset
 from data_tools.doctor.repairs.tree_edits import rename_episodes
 from data_tools.formats.layouts import native

@@ -7,10 +7,8 @@ import numpy as np
 
 from data_tools.doctor.checks.recording import Recording
 from data_tools.doctor.checks.roles import GripperColumns
-from data_tools.doctor.planting.bed import Bed, FloatArray
-from data_tools.doctor.planting.fault import Fault, Strength
+from data_tools.doctor.planting.bed import Bed, Fault, FloatArray, Planted, Strength, UnfitError
 from data_tools.doctor.planting.number_faults import middle
-from data_tools.doctor.planting.planted import Planted, UnfitError
 
 GRIPPER: Final = frozenset({"gripper_polarity", "gripper_flipped", "gripper_values"})
 

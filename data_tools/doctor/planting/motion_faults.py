@@ -7,12 +7,10 @@ import numpy as np
 
 from data_tools.doctor.checks.roles import Quaternion
 from data_tools.doctor.checks.rotations import quaternion_values
-from data_tools.doctor.planting.bed import Bed, FloatArray
+from data_tools.doctor.planting.bed import Bed, Fault, FloatArray, Planted, Strength, UnfitError
 from data_tools.doctor.planting.column_faults import MEANING
-from data_tools.doctor.planting.fault import Fault, Strength
 from data_tools.doctor.planting.gripper_faults import GRIPPER
 from data_tools.doctor.planting.number_faults import ODD, middle
-from data_tools.doctor.planting.planted import Planted, UnfitError
 
 SHIFTS: Final = frozenset(
     {"actions_after_motion", "late_motion", "odd_lag", "shifted_observations"}

@@ -7,9 +7,7 @@ import numpy as np
 
 from data_tools.doctor.checks.numbers import MIN_COMMAND, MIN_STATE_MOTION
 from data_tools.doctor.checks.recording import Recording
-from data_tools.doctor.planting.bed import Bed
-from data_tools.doctor.planting.fault import Fault, Strength
-from data_tools.doctor.planting.planted import Planted, UnfitError
+from data_tools.doctor.planting.bed import Bed, Fault, Planted, Strength, UnfitError
 
 JUMPS: Final = frozenset({"joint_jump", "position_jump", "angle_wrap", "outlier"})
 # What a jump of the hand or of its joints may look like besides.

@@ -6,9 +6,7 @@ from typing import Final
 import numpy as np
 from scipy.ndimage import affine_transform, gaussian_filter
 
-from data_tools.doctor.planting.bed import Bed
-from data_tools.doctor.planting.fault import Fault, Strength
-from data_tools.doctor.planting.planted import Planted, UnfitError
+from data_tools.doctor.planting.bed import Bed, Fault, Planted, Strength, UnfitError
 from data_tools.doctor.planting.writing import Frame
 
 STILL: Final = frozenset({"frozen_camera", "repeated_frames", "duplicated_camera", "same_pictures"})

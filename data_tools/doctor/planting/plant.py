@@ -10,9 +10,7 @@ import h5py
 import numpy as np
 
 from data_tools.doctor.planting.all_faults import FAULTS
-from data_tools.doctor.planting.bed import Bed
-from data_tools.doctor.planting.fault import Fault
-from data_tools.doctor.planting.planted import Planted, UnfitError
+from data_tools.doctor.planting.bed import Bed, Fault, Planted, UnfitError
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.formats.layouts.native import declared_root
 from data_tools.formats.layouts.sidecar import sidecar_of
