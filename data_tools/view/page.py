@@ -22,9 +22,8 @@ from data_tools.view.contact_sheet import Labelled, describe_episode
 from data_tools.view.declaration_sheet import declaration_sheet
 from data_tools.view.drawing import tile
 from data_tools.view.html_pages import page_environment
-from data_tools.view.plots import PALETTE
+from data_tools.view.plots import PALETTE, Series, column_series, column_values
 from data_tools.view.selection import spread
-from data_tools.view.series import Series, column_series, column_values
 
 MAX_FRAMES: Final = 60  # an episode and camera
 MAX_FRAME_SIDE: Final = 320

@@ -19,9 +19,8 @@ from data_tools.view.declaration_sheet import as_stored, declaration_sheet, read
 from data_tools.view.drawing import fitted, font
 from data_tools.view.folder import View
 from data_tools.view.page import render_page
-from data_tools.view.plots import plot_columns
+from data_tools.view.plots import column_series, plot_columns
 from data_tools.view.selection import select_cameras, select_episodes, spread
-from data_tools.view.series import column_series
 from data_tools.view.video import video_frame, write_video
 from data_tools.writer import EpisodeWriter
 
