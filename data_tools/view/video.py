@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from data_tools.episode import Episode
-from data_tools.storage.frames.mp4 import write_mp4
+from data_tools.storage.frames.videos import write_mp4
 from data_tools.view.drawing import draw_line, tile
 
 UNKNOWN_RATE_HZ = 10.0

@@ -13,7 +13,7 @@ from rich.progress import Progress
 import eval_envs
 from data_tools.conventions import Conventions
 from data_tools.errors import UserError, describe
-from data_tools.storage.frames.mp4 import encode_mp4
+from data_tools.storage.frames.videos import encode_mp4
 from eval_envs.collect import HasExpert, collect, demonstrate
 from eval_envs.contract import check_env
 from eval_envs.intervals import wilson_interval

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.episode import Observation
-from data_tools.storage.frames.mp4 import encode_mp4
+from data_tools.storage.frames.videos import encode_mp4
 from eval_envs.episodes import EpisodeSpec
 from eval_envs.playing import Look
 from eval_envs.pool import Pool

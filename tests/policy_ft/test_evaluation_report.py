@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_tools.episode import Observation
-from data_tools.storage.frames.mp4 import encode_mp4
+from data_tools.storage.frames.videos import encode_mp4
 from policy_ft.evaluation.plots import loss_curves, success_bars
 from policy_ft.evaluation.report import Report, Table, Video, render_report, verdict, write_report
 from policy_ft.evaluation.statistics import compare_paired, success_rate
