@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from data_tools.storage.frames.resizing import fitting_size
+from data_tools.storage.frames.images import fitting_size
 from policy_ft.config.transforms import Resize
 
 

@@ -20,7 +20,7 @@ from data_tools.actions import Scaling, to_absolute, to_delta
 from data_tools.conventions import Conventions
 from data_tools.episode import Observation
 from data_tools.formats.mapping.column_maps import map_columns, unmap_columns
-from data_tools.storage.frames.resizing import resize_center_pad
+from data_tools.storage.frames.images import resize_center_pad
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.errors import describe, raise_faults, size_setting
 from policy_ft.models.inputs import ModelInput, trimmed_prompt_length

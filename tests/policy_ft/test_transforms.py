@@ -11,7 +11,7 @@ from data_tools.actions import scaling
 from data_tools.conventions import CameraSpec
 from data_tools.episode import Observation
 from data_tools.stats import exact_stats
-from data_tools.storage.frames.resizing import resize_center_pad
+from data_tools.storage.frames.images import resize_center_pad
 from policy_ft.data.windows import WindowDataset
 from policy_ft.transforms import Statistics, Transforms, prompt_text, stacked
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from data_tools.conventions import CameraSpec
 from data_tools.episode import Observation
-from data_tools.storage.frames.resizing import resize_center_pad
+from data_tools.storage.frames.images import resize_center_pad
 from policy_ft.transforms import stacked
 from policy_ft.transforms.images import (
     FLOAT_RESIZES,

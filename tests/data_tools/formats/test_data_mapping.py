@@ -13,7 +13,7 @@ from data_tools.formats.mapping.mapped_conventions import mapped
 from data_tools.formats.mapping.mapped_dataset import MappedDataset, MappedEpisode
 from data_tools.formats.mapping.mapping import ConventionsMapping, mapping_faults
 from data_tools.formats.reader import open_dataset
-from data_tools.storage.frames.resizing import resize_center_pad
+from data_tools.storage.frames.images import resize_center_pad
 from data_tools.writer import EpisodeWriter
 
 TARGET = Conventions(
