@@ -25,8 +25,8 @@ from data_tools.storage.files.disk import (
     finished_file,
     flush_to_disk,
     give_name,
+    try_to_lock,
 )
-from data_tools.storage.files.locks import try_to_lock
 
 LOCK = "lock"
 PLAN = "plan.json"

@@ -10,7 +10,7 @@ from typing import IO, Self
 
 from pydantic import JsonValue, ValidationError
 
-from data_tools.storage.files.locks import try_to_lock
+from data_tools.storage.files.disk import try_to_lock
 from eval_envs.episodes import EpisodeSpec
 from policy_ft.checkpoints.atomic import write_atomically
 from policy_ft.errors import UserError, describe, raise_faults, read_json, validation_faults

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_tools.storage.files.locks import try_to_lock
+from data_tools.storage.files.disk import try_to_lock
 from policy_ft.errors import UserError, describe
 
 LOCK_FILE = ".lock"

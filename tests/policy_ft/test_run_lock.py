@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from data_tools.formats.reader import open_dataset
-from data_tools.storage.files.locks import NO_LOCKS_HERE
+from data_tools.storage.files.disk import NO_LOCKS_HERE
 from policy_ft import assemble
 from policy_ft.checkpoints.native import save_policy
 from policy_ft.cli import app

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from data_tools.errors import UserError, describe
-from data_tools.storage.files.locks import try_to_lock
+from data_tools.storage.files.disk import try_to_lock
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 # Where the address of the end of the file is, with addresses of 8 bytes.

@@ -12,8 +12,7 @@ import hdf5plugin  # noqa: F401  # registers Blosc, LZ4 and Zstandard, which lab
 
 from data_tools.errors import UserError, describe, nearest
 from data_tools.storage.files.cache import LruCache
-from data_tools.storage.files.disk import PARTIAL_SUFFIX
-from data_tools.storage.files.locks import NO_LOCKS_HERE
+from data_tools.storage.files.disk import NO_LOCKS_HERE, PARTIAL_SUFFIX
 from data_tools.storage.files.remote import RemotePath, path_of
 
 MAX_OPEN_FILES = 64
