@@ -13,10 +13,11 @@ from data_tools.formats.layouts.native import CONVENTIONS_ATTRIBUTE, NATIVE_LAYO
 from data_tools.formats.layouts.sidecar import sidecar_of
 from data_tools.rewrite.provenance import declaring_sidecar, sidecar_beside, sidecar_for_copy
 from data_tools.rewrite.salvage.damage_survey import DAMAGE, Advance, Item, compare_surveys, survey
-from data_tools.rewrite.salvage.mended_headers import Mended, mended_headers
 from data_tools.rewrite.salvage.superblock import (
+    Mended,
     PatchedFile,
     Superblock,
+    mended_headers,
     read_superblock,
     require_no_writer,
 )
