@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import yaml
 
-from data_tools.formats.mapping.column_maps import map_columns
+from data_tools.formats.mapping.mapping import map_columns
 from data_tools.formats.reader import open_dataset
 from policy_ft.assemble import check, train
 from policy_ft.config.config_file import load_config

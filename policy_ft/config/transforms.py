@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StrictBool
 
 from data_tools.actions import Normalization, RangeEpsilon, ScaleRule, StillColumns
-from data_tools.formats.mapping.column_maps import ColumnMap
+from data_tools.formats.mapping.mapping import ColumnMap
 from policy_ft.config.base import Real, Settings
 
 Resize = Literal[

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from data_tools.conventions import Conventions
 from data_tools.episode import Dataset
-from data_tools.formats.mapping.column_maps import map_columns, map_faults
+from data_tools.formats.mapping.mapping import map_columns, map_faults
 from data_tools.stats import NormalizationStats, exact_stats, side_by_side
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.errors import raise_faults

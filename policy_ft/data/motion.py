@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.episode import Dataset, Episode
-from data_tools.formats.mapping.column_maps import map_columns
+from data_tools.formats.mapping.mapping import map_columns
 from data_tools.stats import floor
 from policy_ft.data.fitting import relative_to_start
 from policy_ft.data.sources import Source, sources_of, statistics_basis

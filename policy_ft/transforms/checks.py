@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from data_tools.conventions import CameraSpec, Conventions
 from data_tools.finite import nonfinite_columns, nonfinite_faults
-from data_tools.formats.mapping.column_maps import map_faults
+from data_tools.formats.mapping.mapping import map_faults
 from data_tools.stats import NormalizationStats
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.errors import describe, nearest, size_setting

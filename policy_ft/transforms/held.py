@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from data_tools.actions import Scaling, scaling
 from data_tools.conventions import Conventions
-from data_tools.formats.mapping.column_maps import ColumnMap, map_columns
+from data_tools.formats.mapping.mapping import ColumnMap, map_columns
 from data_tools.stats import (
     NormalizationStats,
     action_motions,

@@ -19,7 +19,7 @@ from torch import Tensor
 from data_tools.actions import Scaling, to_absolute, to_delta
 from data_tools.conventions import Conventions
 from data_tools.episode import Observation
-from data_tools.formats.mapping.column_maps import map_columns, unmap_columns
+from data_tools.formats.mapping.mapping import map_columns, unmap_columns
 from data_tools.storage.frames.images import resize_center_pad
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.errors import describe, raise_faults, size_setting

@@ -8,8 +8,13 @@ import numpy as np
 
 from data_tools.conventions import ActionSpec, CameraSpec, Conventions, GripperSpec, StateSpec
 from data_tools.errors import raise_faults
-from data_tools.formats.mapping.column_maps import AlohaGripperMap, LinearMap
-from data_tools.formats.mapping.mapping import ColumnChoice, ConventionsMapping, unusable
+from data_tools.formats.mapping.mapping import (
+    AlohaGripperMap,
+    ColumnChoice,
+    ConventionsMapping,
+    LinearMap,
+    unusable,
+)
 
 
 @dataclass(frozen=True)

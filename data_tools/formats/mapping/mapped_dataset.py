@@ -19,9 +19,8 @@ from data_tools.episode import (
     StoredFrames,
     holding_numbers,
 )
-from data_tools.formats.mapping.column_maps import map_columns
 from data_tools.formats.mapping.mapped_conventions import Columns, Mapped, mapped
-from data_tools.formats.mapping.mapping import ConventionsMapping
+from data_tools.formats.mapping.mapping import ConventionsMapping, map_columns
 from data_tools.storage.frames.images import resize_center_pad
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import BaseModel, Field, StrictBool, ValidationError, ValidationInfo, field_validator
 
 from data_tools.conventions import ActionReference, Conventions
-from data_tools.formats.mapping.column_maps import ColumnMap, map_faults
+from data_tools.formats.mapping.mapping import ColumnMap, map_faults
 from policy_ft.config.base import Settings
 from policy_ft.config.config_file import ConfigDocument, read_config
 from policy_ft.config.transforms import Slots, TransformsConfig

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from data_tools.formats.mapping.column_maps import (
+from data_tools.formats.mapping.mapping import (
     AlohaGripperMap,
     ColumnMap,
     LinearMap,

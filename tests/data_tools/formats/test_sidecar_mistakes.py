@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from data_tools.conventions import Conventions, GripperSpec
 from data_tools.errors import UserError
 from data_tools.formats.layouts.layout import Layout, Source
-from data_tools.formats.mapping.column_maps import LinearMap
+from data_tools.formats.mapping.mapping import LinearMap
 from data_tools.formats.reader import open_dataset
 from tests.data_tools.fixtures import d4rl, robomimic
 

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 import policy_ft
-from data_tools.formats.mapping.column_maps import LinearMap
+from data_tools.formats.mapping.mapping import LinearMap
 from policy_ft.checkpoints.native import save_policy
 from policy_ft.errors import UserError
 from policy_ft.formats.conversion.convert import convert

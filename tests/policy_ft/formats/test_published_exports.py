@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import policy_ft
-from data_tools.formats.mapping.column_maps import LinearMap
+from data_tools.formats.mapping.mapping import LinearMap
 from policy_ft.assemble.policies import descended
 from policy_ft.checkpoints import atomic
 from policy_ft.checkpoints.native import save_policy
