@@ -13,7 +13,7 @@ from data_tools.columns import WEIGHT, columns_of_all, fingerprint_with
 from data_tools.conventions import Conventions
 from data_tools.episode import Dataset, Episode, Inspected, holding_numbers, task_of
 from data_tools.formats.keep_files import KeptDataset
-from data_tools.formats.mapping.mapped_dataset import MappedDataset
+from data_tools.formats.mapping.mapped import MappedDataset
 from data_tools.formats.mapping.mapping import ConventionsMapping, mapping_faults
 from policy_ft.config.data import DataConfig
 from policy_ft.data.fitting import fit_statistics

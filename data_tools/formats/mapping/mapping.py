@@ -1,7 +1,7 @@
 """What a person says about two datasets: which camera plays which part, which column is which.
 
 What both have declared is converted without being asked for: the size of an image and the sign of a
-gripper (`data_tools.formats.mapping.mapped_conventions`). What still differs afterwards is a fault.
+gripper (`data_tools.formats.mapping.mapped`). What still differs afterwards is a fault.
 
 Maps between a robot's own columns and the space a pretrained model was trained in.
 

@@ -9,8 +9,7 @@ import pytest
 from data_tools.conventions import ActionSpec, CameraSpec, Conventions, GripperSpec, StateSpec
 from data_tools.episode import EpisodeView
 from data_tools.errors import UserError
-from data_tools.formats.mapping.mapped_conventions import mapped
-from data_tools.formats.mapping.mapped_dataset import MappedDataset, MappedEpisode
+from data_tools.formats.mapping.mapped import MappedDataset, MappedEpisode, mapped
 from data_tools.formats.mapping.mapping import ConventionsMapping, mapping_faults
 from data_tools.formats.reader import open_dataset
 from data_tools.storage.frames.images import resize_center_pad

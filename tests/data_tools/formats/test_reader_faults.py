@@ -11,7 +11,7 @@ import yaml
 
 from data_tools.doctor.examination import validate
 from data_tools.errors import UserError
-from data_tools.formats.mapping.mapped_dataset import MappedDataset
+from data_tools.formats.mapping.mapped import MappedDataset
 from data_tools.formats.mapping.mapping import ConventionsMapping
 from data_tools.formats.reader import open_dataset
 from data_tools.storage.hdf5.soundness import storage_fault
