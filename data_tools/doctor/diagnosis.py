@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import Final
 
 from data_tools.doctor.examination import examine, require_rules, validate_split
-from data_tools.doctor.ledger import Ledger, LedgerLine
+from data_tools.doctor.report import Ledger, LedgerLine
 from data_tools.episode import Dataset
 from data_tools.finding import DATASET, EVERY_RULE, Finding, NotChecked
 from data_tools.formats.reader import Opened, Places, open_what_opens

@@ -44,7 +44,7 @@ from data_tools.doctor.checks.recording import (
     read,
 )
 from data_tools.doctor.checks.roles import Part
-from data_tools.doctor.ledger import Ledger, LedgerLine
+from data_tools.doctor.report import Ledger, LedgerLine
 from data_tools.episode import Dataset, Episode, frame_doubts
 from data_tools.errors import UserError, describe, nearest
 from data_tools.finding import DATASET, EVERY_RULE, Finding, NotChecked, Told, not_checked

@@ -7,7 +7,7 @@ import numpy as np
 
 from data_tools.doctor.checks.timing import DROPPED_STEPS, TIME_JITTER
 from data_tools.doctor.examination import examine
-from data_tools.doctor.ledger import Ledger
+from data_tools.doctor.report import Ledger
 from data_tools.finding import DATASET, not_checked
 
 
