@@ -12,23 +12,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("data_tools", "eval_envs", "policy_ft")
 
-# Lowest floor first. Rooms on one floor do not import one another. A package by its bare name is
-# its __init__.py, but for eval_envs, which is one room.
+DATA_TOOLS = (
+    "errors|declaration|conventions finding|rules episode|columns fingerprint finite|stats|actions|"
+    "storage|formats|writer view|rewrite|doctor|commands|cli"
+)
+# Lowest floor first; rooms on one floor do not import one another. A bare name is an __init__.py.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("data_tools.errors",),
-    ("data_tools.declaration",),
-    ("data_tools.conventions", "data_tools.finding"),
-    ("data_tools.rules", "data_tools.episode"),
-    ("data_tools.columns", "data_tools.fingerprint", "data_tools.finite"),
-    ("data_tools.stats",),
-    ("data_tools.actions",),
-    ("data_tools.storage",),
-    ("data_tools.formats",),
-    ("data_tools.writer", "data_tools.view"),
-    ("data_tools.rewrite",),
-    ("data_tools.doctor",),
-    ("data_tools.commands",),
-    ("data_tools.cli",),
+    *(tuple(f"data_tools.{room}" for room in floor.split()) for floor in DATA_TOOLS.split("|")),
     ("data_tools", "data_tools.__main__"),
     ("eval_envs",),
     ("policy_ft.errors",),
@@ -265,7 +255,7 @@ PLANTED = [
     (
         upward_imports,
         {"policy_ft/data/a.py": "from policy_ft import train\n", "policy_ft/__init__.py": ""},
-        "policy_ft/data/a.py:1: found policy_ft.data",
+        "data/a.py:1: found policy_ft.data",
     ),
     (
         upward_imports,
@@ -283,11 +273,7 @@ PLANTED = [
         },
         "found policy_ft.tuning",
     ),
-    (
-        unplaced_rooms,
-        {"policy_ft/extra.py": ""},
-        "policy_ft/extra.py:1: found room 'policy_ft.extra'",
-    ),
+    (unplaced_rooms, {"policy_ft/extra.py": ""}, "extra.py:1: found room 'policy_ft.extra'"),
     (
         missing_targets,
         {"eval_envs/a.py": "\nimport data_tools.b\n"},

@@ -11,17 +11,11 @@ from pydantic import ValidationError
 from data_tools.conventions import Conventions
 from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.finding import Finding
-from data_tools.formats.layouts import native
+from data_tools.formats.layouts import left_out, native
 from data_tools.formats.layouts.evidence import OpenFile, proof
 from data_tools.formats.layouts.groups import end_episodes, first_number, numbered
 from data_tools.formats.layouts.layout import Layout
-from data_tools.formats.layouts.left_out import (
-    Reach,
-    Unusable,
-    UnusableLayoutError,
-    unread,
-    unrecognized,
-)
+from data_tools.formats.layouts.left_out import Reach, UnusableLayoutError, unread, unrecognized
 from data_tools.formats.layouts.native import NATIVE_LAYOUT
 from data_tools.formats.layouts.origins import SOURCES, all_of_its_own, origins_of, sources_of
 from data_tools.formats.layouts.preset import Preset, nothing_said, presets
@@ -125,7 +119,7 @@ def detect(
     if preset.refusal:
         found = f"{preset.title} ({'; '.join(evidence)})"
         remedy, expected = preset.refusal, "episodes with observations"
-        raise UnusableLayoutError(Unusable(path, top, found, expected, remedy, remedy))
+        raise UnusableLayoutError(left_out.Unusable(path, top, found, expected, remedy, remedy))
     return _from_preset(file, path, preset, evidence, sidecar, reach.layout(sidecar, preset.layout))
 
 
