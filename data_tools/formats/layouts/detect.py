@@ -179,8 +179,8 @@ def _from_preset(
     layout, is_silent = _with_sentences(first, path, layout, number)
     found = survey(first, path, layout, number)
     layout = numbered(layout, number) if number else layout
-    left_out = () if number else unread(first, path, layout, found.layout)
-    warnings = [*found.warnings, *later_cameras(found, last, path, layout), *left_out]
+    not_taken = () if number else unread(first, path, layout, found.layout)
+    warnings = [*found.warnings, *later_cameras(found, last, path, layout), *not_taken]
     overrides: Mapping[str, Any] = sidecar.overrides if sidecar else {}
     given = tuple(sidecar.layout or ()) if sidecar else ()
     if sidecar and "images" in given:
