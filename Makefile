@@ -97,7 +97,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev,orbax,track]"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[adapters,dev,orbax,track]"
 	touch $@
 
 $(PEERS_INSTALLED): $(INSTALLED)

@@ -48,6 +48,7 @@ class LoadReport:
             loaded has none.
         tied: another name, in the model or in the files, of a tensor that is loaded.
         reshaped: loaded, and read into another shape.
+        added: of the model, made by an edit after the files were read.
         dropped: in the files, known to be of no use in the model.
         weights_sha256: weights_hash over the tensors as they are stored, under the model's names.
         notes: sentences on what was decided that no file says, for a person to check.
@@ -59,6 +60,7 @@ class LoadReport:
     tied: tuple[str, ...] = ()
     reshaped: tuple[Reshaped, ...] = ()
     dropped: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
     weights_sha256: str = ""
     notes: tuple[str, ...] = ()
 
@@ -84,6 +86,7 @@ class LoadReport:
             "tied": self.tied,
             "reshaped": self.reshaped,
             "dropped": self.dropped,
+            **({"added by edits": self.added} if self.added else {}),
         }
 
 
@@ -292,8 +295,9 @@ class Policy:
 
     @property
     def _compute_dtype(self) -> torch.dtype:
-        weights = self.model.backbone.language.embed_tokens.weight.dtype
-        return self.model.autocast_dtype or weights
+        """Of the smallest weights: those that are larger are cast to it, and not the reverse."""
+        types = {each.dtype for each in self.model.parameters() if each.is_floating_point()}
+        return self.model.autocast_dtype or min(types, key=lambda each: each.itemsize)
 
     def _autocast(self) -> torch.autocast:
         """Computation in one type: inputs are float32 whatever the weights are."""

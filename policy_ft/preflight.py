@@ -21,11 +21,13 @@ from policy_ft.errors import Faults, UserError, describe, nearest, raise_faults
 from policy_ft.evaluation.rollout import require_agreement
 from policy_ft.formats.embodiments import PRESETS, Embodiment, load_embodiment
 from policy_ft.formats.load import locate, read_published, read_tokenizer
+from policy_ft.models.leaves import ADAPTER
 from policy_ft.models.objective import Objective
 from policy_ft.policy import Policy
 from policy_ft.training.features import build_feature_cache
 from policy_ft.training.launch import require_compiler
 from policy_ft.transforms.checks import NO_IMAGES
+from policy_ft.tuning.groups import ADAPTED, Assignment
 from policy_ft.tuning.plan import TuningPlan
 from policy_ft.tuning.stochastic import batch_norms
 
@@ -257,20 +259,19 @@ def require_loaded(plan: TuningPlan, policy: Policy) -> None:
     layers, which stay as they are in every run (tuning/groups.py).
     """
     loaded = {*policy.load_report.loaded, *policy.load_report.tied}
-    random: dict[str, list[str]] = {}
+    random: dict[str, list[Assignment]] = {}
     for of_phases in zip(*(each.assignments for each in plan.of_phases), strict=True):
         first, states = of_phases[0], {assignment.state for assignment in of_phases}
         if states == {"frozen"} and first.parameter not in loaded:
-            random.setdefault(first.pattern, []).append(first.parameter)
+            random.setdefault(first.pattern, []).append(first)
     faults = [
         describe(
             f"tuning.groups, pattern {pattern!r}",
-            f"{len(names)} frozen parameters with random weights, e.g. {names[0]!r}",
+            f"{len(members)} frozen parameters with random weights, e.g. {members[0].parameter!r}",
             "weights from a checkpoint in everything that is frozen",
-            "Load them (policy.kind pretrained, or policy.language_weights (kind new) and "
-            "policy.vision_weights (kind new)), or train them: remove the rule.",
+            _remedy_of_random(members),
         )
-        for pattern, names in random.items()
+        for pattern, members in random.items()
     ]
     unfilled = [name for name in batch_norms(policy.model) if f"{name}.running_var" not in loaded]
     if unfilled:
@@ -286,6 +287,17 @@ def require_loaded(plan: TuningPlan, policy: Policy) -> None:
             )
         )
     raise_faults(faults)
+
+
+def _remedy_of_random(members: Sequence[Assignment]) -> str:
+    """What to do about frozen parameters that share a rule, or an edit, and have random weights."""
+    if all(each.leaf.endswith(f".{ADAPTER}") for each in members):
+        return "Put {pattern: '*.adapter'} before the rule: new adapters are there to learn."
+    what = "edit" if members[0].pattern == ADAPTED else "rule"
+    return (
+        "Load them (policy.kind pretrained, or policy.language_weights (kind new) and "
+        f"policy.vision_weights (kind new)), or train them: remove the {what}."
+    )
 
 
 def require_speed_settings(

@@ -40,7 +40,7 @@ PEERS = {"lerobot", "mani_skill", "robomimic", "robosuite"}
 RUN_BY_NAME = {"aiohttp", "codespell", "mypy", "pytest-timeout", "ruff", "types-PyYAML"}
 IMPORTED_BY_TORCH = {"tensorboard"}
 # Extras that our own modules import, where they are needed.
-IMPORTED_EXTRAS = ("orbax",)
+IMPORTED_EXTRAS = ("adapters", "orbax")
 # A script that lists its own requirements (PEP 723) runs in an environment of its own.
 OWN_REQUIREMENTS = "# /// script"
 

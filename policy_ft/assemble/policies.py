@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_tools.episode import Dataset
+from policy_ft.checkpoints.edited import edited
 from policy_ft.checkpoints.native import UNUSED_HASH
 from policy_ft.config.run import RunConfig
 from policy_ft.config.starting_policy import NewPolicy, PretrainedPolicy, TrainedTokenizer
@@ -52,7 +53,7 @@ def build_policy(config: RunConfig, episodes: Dataset) -> Policy:
         return _new_policy(config, config.policy, in_one_convention(episodes, sees=sees))
     require_images(config.policy, episodes)
     if config.policy.statistics == "checkpoint":
-        policy = _pretrained_policy(config.policy)
+        policy = _pretrained_policy(config.policy, config.seed)
         has_embodiment = config.policy.embodiment != "checkpoint"
         if has_embodiment or not isinstance(episodes, Mixture):  # which resizes images itself
             policy = policy.with_camera_sizes(episodes.conventions)
@@ -67,7 +68,7 @@ def build_policy(config: RunConfig, episodes: Dataset) -> Policy:
         settings = _as_asked(pretrained, settings)
         return fit_transforms(settings, basis, kept, shape=shape, tokenizer_json=tokenizer_json)
 
-    return _pretrained_policy(pretrained, fit)
+    return _pretrained_policy(pretrained, config.seed, fit)
 
 
 def _kept(config: RunConfig, episodes: Dataset) -> tuple[int, ...]:
@@ -88,8 +89,8 @@ def mapped(config: RunConfig, episodes: Dataset, policy: Policy) -> Dataset:
     return in_one_convention(episodes, target, sees=sees)
 
 
-def _pretrained_policy(config: PretrainedPolicy, fit: Fit | None = None) -> Policy:
-    """The checkpoint's policy for the robot, tokenizer and sizes that the settings name."""
+def _pretrained_policy(config: PretrainedPolicy, seed: int, fit: Fit | None = None) -> Policy:
+    """The checkpoint's policy for the robot, tokenizer, sizes and edits that the settings name."""
     policy = load_policy(
         config.path,
         init_missing=config.init_missing,
@@ -98,6 +99,7 @@ def _pretrained_policy(config: PretrainedPolicy, fit: Fit | None = None) -> Poli
         resize=config.resize if config.resize.asked else None,
         fit=fit,
     )
+    policy = edited(policy, config.edits, where="policy.edits", seed=seed)
     if fit is not None or not config.transforms:
         return policy
     transforms = policy.transforms
@@ -124,7 +126,7 @@ def starting_policy(config: RunConfig, episodes: Dataset | None) -> Policy | Non
     if episodes is not None:
         policy = build_policy(config, episodes)
     elif isinstance(config.policy, PretrainedPolicy) and config.policy.statistics == "checkpoint":
-        policy = _pretrained_policy(config.policy)
+        policy = _pretrained_policy(config.policy, config.seed)
     else:
         return None
     if isinstance(config.policy, PretrainedPolicy):
@@ -155,8 +157,10 @@ def _new_policy(config: RunConfig, new: NewPolicy, episodes: Dataset) -> Policy:
         shape=ModelShape.of(new.model),
         tokenizer_json=_tokenizer_json(new, said),
     )
-    model = build_model(new.model, seed=config.seed)
-    return Policy(model, transforms, new.model, _load_parts(new, model))
+    plain = new.model.model_copy(update={"edits": ()})
+    model = build_model(plain, seed=config.seed)
+    policy = Policy(model, transforms, plain, _load_parts(new, model))
+    return edited(policy, new.model.edits, where="policy.model.edits", seed=config.seed)
 
 
 def _load_parts(config: NewPolicy, model: VLAModel) -> LoadReport:

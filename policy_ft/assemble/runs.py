@@ -225,7 +225,7 @@ class _Requirements:
         if policy is not None:
             return descended(policy)
         if self.start is not None:
-            return of(partial(load_policy, self.start))
+            return of(partial(load_policy, self.start, dtype="stored"))
         if isinstance(config.policy, PretrainedPolicy):
             pretrained = config.policy
             of(lambda: require_parts(pretrained))

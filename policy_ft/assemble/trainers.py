@@ -25,6 +25,7 @@ from policy_ft.training.success import success_in_rollouts
 from policy_ft.training.trainer import Trainer
 from policy_ft.training.validation import MixedValidation, Validation
 from policy_ft.tuning.plan import Phase, TuningPlan, plan_tuning
+from policy_ft.tuning.precision import widen_weights
 
 
 def build_objectives(config: RunConfig) -> list[Objective]:
@@ -89,8 +90,8 @@ def build_trainer(
     accelerator = accelerator or start_accelerator()
     plan = plan or build_plan(config, policy)
     objectives, model = build_objectives(config), policy.model.to(accelerator.device)
-    model.float()  # the weights the optimizer works on; bfloat16 would lose most small updates
     model.autocast_dtype = autocast_dtype(config.training, accelerator.device)
+    policy = _in_types_to_train(policy, plan)
     windows, held_out = training_and_validation(
         episodes, policy.transforms, config.data, config.seed
     )
@@ -109,6 +110,19 @@ def build_trainer(
         measures=_measures(config, policy, episodes, held_out, objectives, accelerator),
         store=None if in_memory else Store(identity, accelerator, start, resume),
     )
+
+
+def _in_types_to_train(policy: Policy, plan: TuningPlan) -> Policy:
+    """The policy, its weights in the types a run needs; a note tells what is larger for it."""
+    widened = widen_weights(policy.model, plan.trained, policy.model.autocast_dtype)
+    if not widened:
+        return policy
+    note = (
+        f"{len(widened)} frozen tensors became float32, e.g. {widened[0]!r}: this run does not "
+        "compute in the type they had"
+    )
+    report = replace(policy.load_report, notes=(*policy.load_report.notes, note))
+    return replace(policy, load_report=report)
 
 
 def _batches(

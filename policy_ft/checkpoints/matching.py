@@ -10,6 +10,7 @@ from policy_ft.checkpoints.image_sizes import Regridded
 from policy_ft.checkpoints.tensor_files import StoredTensor
 from policy_ft.config.resize import ModelResize
 from policy_ft.errors import describe, nearest, raise_faults
+from policy_ft.models.leaves import adapted_names
 from policy_ft.policy import LoadReport, Reshaped
 
 MAX_NAMED_FAULTS = 8
@@ -156,7 +157,8 @@ def _names_by_tensor(model: nn.Module) -> dict[str, list[str]]:
 def _resizable_axes(resize: ModelResize | None) -> dict[str, int]:
     """Tensor -> the axis on which it may differ from the file."""
     asked = resize.asked if resize is not None else {}
-    return {name: axis for size in asked for name, axis in RESIZED_AXES.get(size, {}).items()}
+    axes = {name: axis for size in asked for name, axis in RESIZED_AXES.get(size, {}).items()}
+    return axes | {adapted: a for name, a in axes.items() for adapted in adapted_names(name, a)}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 from data_tools.conventions import Conventions
 from policy_ft.checkpoints.atomic import atomic_directory, is_unfinished
 from policy_ft.checkpoints.image_sizes import resized_config
+from policy_ft.checkpoints.matching import own_tensors
 from policy_ft.checkpoints.stored_model import read_model
 from policy_ft.checkpoints.tensor_files import (
     INDEX_SUFFIX,
@@ -27,6 +28,7 @@ from policy_ft.checkpoints.weights import weights_hash, write_weights
 from policy_ft.config.model import ModelConfig
 from policy_ft.config.resize import ModelResize
 from policy_ft.errors import UserError, describe, raise_faults, read_json
+from policy_ft.models.build import build_model
 from policy_ft.policy import Policy, PublishedRecord
 from policy_ft.tokenization import TOKENIZER_FILE
 from policy_ft.transforms import ModelShape, Transforms
@@ -82,6 +84,7 @@ def write_policy(
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Write the files of a checkpoint into an existing directory; for use in atomic_directory."""
+    _require_loadable(policy)
     digest = write_weights(
         directory / WEIGHTS_FILE, policy.model, weights or {}, max_shard_bytes=max_shard_bytes
     )
@@ -91,6 +94,22 @@ def write_policy(
             found, where = _unused_hash(directory), min(policy.unused.values())
             require_recorded(where, UNUSED_HASH, found, policy.provenance)
     write_records(policy, directory, digest, card)
+
+
+def _require_loadable(policy: Policy) -> None:
+    """UserError for a model that is not what its own settings build: nobody could load it."""
+    with torch.device("meta"):
+        built = own_tensors(build_model(policy.config))
+    own = own_tensors(policy.model)
+    shapes = [{name: tuple(t.shape) for name, t in each.items()} for each in (own, built)]
+    strange = sorted(n for n in own.keys() | built.keys() if shapes[0].get(n) != shapes[1].get(n))
+    if strange:
+        found = f"{len(strange)} tensors that its settings do not build, e.g. {strange[0]!r}"
+        remedy = (
+            "Change a model by edits in its settings, which are saved with it "
+            "(policy_ft.checkpoints.edited), not by hand."
+        )
+        raise UserError(describe("policy.model", found, "the model of policy.config", remedy))
 
 
 def write_records(policy: Policy, directory: Path, weights_sha256: str, card: str = "") -> None:
@@ -121,7 +140,7 @@ def write_records(policy: Policy, directory: Path, weights_sha256: str, card: st
 def load_native(
     path: str | Path,
     device: torch.device | str = "cpu",
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    dtype: Literal["float32", "bfloat16", "stored"] = "float32",
     init_missing: tuple[str, ...] = (),
     *,
     resize: ModelResize | None = None,
@@ -131,7 +150,8 @@ def load_native(
     Args:
         path: of the directory.
         device: where the weights go.
-        dtype: of the weights in memory, but for VLAModel.float32_names; training needs float32.
+        dtype: of the weights in memory, but for VLAModel.float32_names; "stored" keeps each
+            tensor's own.
         init_missing: patterns of parameter names that may be absent and start at random.
         resize: other sizes than those it was saved with; new columns start at zero.
 

@@ -41,6 +41,14 @@ def _refuse_bool(value: object) -> object:
 Real = Annotated[float, BeforeValidator(_refuse_bool)]
 """A finite number. The text '1e-4', a string in YAML 1.1, is taken as one; `true` is not."""
 
+
+def _one_or_more(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]
+"""One text or a list of them."""
+
 PositiveInt = Annotated[StrictInt, Field(gt=0)]
 NonNegativeInt = Annotated[StrictInt, Field(ge=0)]
 Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]

@@ -1,12 +1,20 @@
 """Settings of the demonstrations: where they are, how they are split and read, or made."""
 
 import re
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, JsonValue, Tag, model_validator
+from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
 from data_tools.formats.mapping.mapping import ColumnChoice, ConventionsMapping
-from policy_ft.config.base import NonNegativeInt, PositiveInt, Real, Seed, Settings, on_or_off
+from policy_ft.config.base import (
+    NonNegativeInt,
+    PositiveInt,
+    Real,
+    Seed,
+    Settings,
+    Texts,
+    on_or_off,
+)
 
 
 class CollectConfig(Settings):
@@ -39,12 +47,6 @@ class CollectConfig(Settings):
     )
 
 
-def _one_or_more(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-Paths = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]
-
 SMALLEST_SHARE: Final = 0.001
 """Shares are honoured in blocks of 1000 samples; a smaller one would often get none of a block."""
 
@@ -54,7 +56,7 @@ SOURCE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 class SelectionConfig(Settings):
     """Which episodes of which files make one dataset, and which of them validate."""
 
-    path: Paths = Field(
+    path: Texts = Field(
         min_length=1,
         description="HDF5 file, folder or glob, or a list of them, read as one dataset; or the "
         "folder of a LeRobot dataset.",
@@ -155,7 +157,7 @@ class SourceConfig(SelectionConfig):
 class DataConfig(SelectionConfig):
     """The demonstrations of a run."""
 
-    path: Paths = Field(
+    path: Texts = Field(
         (),
         description="HDF5 file, folder or glob, or a list of them, read as one dataset; or the "
         "folder of a LeRobot dataset. Either this or mixture.",

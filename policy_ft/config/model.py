@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, StrictBool, StrictInt, model_validator
 
 from policy_ft.config.base import NonNegativeInt, PositiveInt, Real, Settings
+from policy_ft.config.edits import Edit
 
 
 class TimmVisionConfig(Settings):
@@ -211,6 +212,12 @@ class ModelConfig(Settings):
     )
     language: DecoderConfig = Field(description="The language decoder.")
     expert: ExpertConfig = Field(description="The action expert.")
+    edits: tuple[Edit, ...] = Field(
+        (),
+        exclude_if=lambda edits: not edits,  # records of plain models stay as they always were
+        description="What the network is changed by once it is built, in order: adapters (kind "
+        "lora), blocks taken out (kind drop_layers).",
+    )
 
     @property
     def family(self) -> Family:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, StrictInt, Tag, model_validator
 
 from policy_ft.config.base import Settings, on_or_off
+from policy_ft.config.edits import Edit
 from policy_ft.config.model import ModelConfig
 from policy_ft.config.resize import ModelResize
 from policy_ft.config.transforms import Resize, TransformsConfig
@@ -122,6 +123,12 @@ class PretrainedPolicy(Settings):
     )
     resize: ModelResize = Field(
         ModelResize(), description="Sizes that differ from the checkpoint's."
+    )
+    edits: tuple[Edit, ...] = Field(
+        (),
+        exclude_if=lambda edits: not edits,
+        description="What the checkpoint's network is changed by once its weights are loaded, "
+        "behind the edits that it has: adapters (kind lora), blocks taken out (kind drop_layers).",
     )
     image_resize: Literal["checkpoint"] | Resize = Field(
         "checkpoint",

@@ -54,7 +54,7 @@ class Located(NamedTuple):
 def load_policy(
     path: str | Path,
     device: torch.device | str = "cpu",
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    dtype: Literal["float32", "bfloat16", "stored"] = "float32",
     init_missing: tuple[str, ...] = (),
     *,
     embodiment: str | None = None,
@@ -68,8 +68,8 @@ def load_policy(
         path: of the directory: our own, openpi's (PyTorch or JAX) or LeRobot's (pretrained_model or
             a directory above it); or a hub id, 'owner/name'.
         device: where the weights go.
-        dtype: of the weights in memory, but for the small ones that stay float32; training needs
-            float32.
+        dtype: of the weights in memory, but for the small ones that stay float32; "stored" keeps
+            each tensor's own. What is to learn becomes float32 in a run.
         init_missing: patterns of parameter names that may be absent and start at random; anything
             else that is missing is refused.
         embodiment: name of a preset or path of a YAML file: the robot that a published checkpoint
@@ -102,7 +102,7 @@ def load_policy(
 def _load_published(
     stored: Published,
     device: torch.device | str,
-    dtype: Literal["float32", "bfloat16"],
+    dtype: Literal["float32", "bfloat16", "stored"],
     init_missing: tuple[str, ...],
     resize: ModelResize | None,
     fit: Fit | None,

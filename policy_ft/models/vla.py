@@ -13,6 +13,7 @@ from policy_ft.models.backbones.backbone import Backbone, Feature
 from policy_ft.models.batch import Batch
 from policy_ft.models.expert import ActionExpert
 from policy_ft.models.inputs import ModelInput
+from policy_ft.models.leaves import ADAPTER, BASE, leaf_of, matches
 from policy_ft.models.objective import Objective, Term, terms_of
 from policy_ft.models.prefix import Prefix
 from policy_ft.models.solvers import Euler, Solver
@@ -31,6 +32,7 @@ class VLAModel(nn.Module):
     Attributes:
         autocast_dtype: what a policy that acts computes in, its weights staying as they are; None
             for the type of the weights. Set by a run, and recorded in its checkpoints.
+        adapter_targets: patterns of the groups that edits gave adapters.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class VLAModel(nn.Module):
         self.expert = expert
         self.action_shape = (action_horizon, action_dim)
         self.autocast_dtype: torch.dtype | None = None
+        self.adapter_targets: tuple[str, ...] = ()
         self._evaluation = EvaluationMode()
 
     def forward(
@@ -165,47 +168,27 @@ class VLAModel(nn.Module):
 
         Leaves are vision.<part>, vision.film, projector, language.embed, language.layers.<i>,
         language.norm, expert.layers.<i>, expert.norm, heads.state_in, heads.action_in, heads.time
-        and heads.action_out.
+        and heads.action_out; and below each the leaf `adapter`, where its layers have any.
         """
         groups: dict[str, list[str]] = {}
         for name, _ in self.named_parameters():
-            groups.setdefault(_leaf(name), []).append(name)
+            groups.setdefault(leaf_of(name), []).append(name)
         return groups
 
+    def held(self) -> dict[str, bool]:
+        """Parameters that adapters learn in place of: name -> whether a rule can let them learn.
 
-_LEAVES = {
-    "backbone.projector": "projector",
-    "backbone.image_positions": "projector",
-    "backbone.language.embed_tokens": "language.embed",
-    "backbone.language.norm": "language.norm",
-    "backbone.vision.film": "vision.film",
-    "expert.norm": "expert.norm",
-    "backbone.state_proj": "heads.state_in",
-    "expert.state_proj": "heads.state_in",
-    "expert.action_in_proj": "heads.action_in",
-    "expert.time_mlp_in": "heads.time",
-    "expert.time_mlp_out": "heads.time",
-    "expert.action_time_mlp_in": "heads.time",
-    "expert.action_time_mlp_out": "heads.time",
-    "expert.action_out_proj": "heads.action_out",
-}
-
-
-def _leaf(parameter: str) -> str:
-    """The leaf group of a parameter.
-
-    'backbone.language.layers.3.mlp.up_proj.weight' belongs to
-    'language.layers.3'.
-    """
-    for start, leaf in _LEAVES.items():
-        if parameter == start or parameter.startswith(f"{start}."):
-            return leaf
-    parts = parameter.removeprefix("backbone.").split(".")
-    if parts[0] == "vision" and parts[1] in ("embeddings", "post_layernorm"):
-        return ".".join(parts[:2])
-    if parts[0] == "vision":
-        # encoder.layers.3.... of SigLIP, or a timm tower's own names: body.stem.conv.weight,
-        # body.stages_1.blocks.0...., body.blocks.3....
-        numbered = len(parts) > 3 and parts[3].isdigit()
-        return ".".join(["vision", *parts[2 : 4 if numbered else 3]])
-    return ".".join(parts[:3])
+        Those under an adapter never learn: all that they could is the adapter's. What else a target
+        of adapters names stays as it is while no rule names it.
+        """
+        targets = self.adapter_targets
+        held = {}
+        for leaf, names in self.groups().items():
+            for name in names:
+                if f".{BASE}" in name:
+                    held[name] = False
+                elif not leaf.endswith(f".{ADAPTER}") and any(
+                    matches(target, leaf, name) for target in targets
+                ):
+                    held[name] = True
+        return held

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Literal, Protocol
 
 from torch import nn
@@ -11,9 +10,14 @@ from torch import nn
 from data_tools.errors import nearest
 from policy_ft.config.run import GroupRule, OptimizerConfig
 from policy_ft.errors import UserError, describe
+from policy_ft.models.leaves import ADAPTER, matches
 from policy_ft.tuning.stochastic import batch_norms
 
 ParameterState = Literal["trained", "frozen", "dormant"]
+
+ADAPTED = "(adapted)"
+"""Stands for a rule in the table where an edit, and no rule, says that something stays as it is."""
+_UNDER_ADAPTERS = "lie under an adapter and never learn"
 
 
 class GroupedModel(Protocol):
@@ -24,6 +28,9 @@ class GroupedModel(Protocol):
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that must not decay: norms, biases, embeddings."""
+
+    def held(self) -> dict[str, bool]:
+        """Parameters that stay as they are without a rule -> whether one can let them learn."""
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """As torch.nn.Module.named_parameters."""
@@ -75,7 +82,7 @@ class GroupPlan:
         """Rows that together cover every parameter exactly once."""
         keyed: dict[tuple[str, str, ParameterState], list[Assignment]] = {}
         for a in self.assignments:
-            keyed.setdefault((a.leaf.split(".")[0], a.pattern, a.state), []).append(a)
+            keyed.setdefault((_row_name(a.leaf), a.pattern, a.state), []).append(a)
         return [self._row(key, members) for key, members in keyed.items()]
 
     def _row(self, key: tuple[str, str, ParameterState], members: list[Assignment]) -> GroupRow:
@@ -131,8 +138,9 @@ def plan_groups(
 
     A pattern is a group's name (and then covers every leaf below it), a shell-style pattern over
     group names, or one over parameter names. Parameters that no rule matches learn at the
-    optimizer's own rate. After google-research/big_vision `optax.py`: ordered patterns, each
-    parameter covered, no pattern in vain.
+    optimizer's own rate, but for those that adapters of an edit learn in place of. After
+    google-research/big_vision `optax.py`: ordered patterns, each parameter covered, no pattern in
+    vain.
 
     Example: rules `vision` (frozen), `language.layers.*` (lr_scale 0.1) freeze all of `vision.stem`
         and `vision.layers.3`, slow `language.layers.0`, and leave `language.embed` and
@@ -145,7 +153,7 @@ def plan_groups(
         reached: names of the parameters that an objective reaches; the others are dormant.
 
     Raises:
-        UserError: a pattern matches nothing, or only what earlier rules took or no loss reaches, or
+        UserError: a pattern matches nothing, or only what earlier rules took or cannot learn, or
             nothing is left to learn.
     """
     groups = model.groups()
@@ -153,17 +161,21 @@ def plan_groups(
     shapes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     _require_partition(leaf_of, shapes)
     dormant, undecayed = shapes.keys() - reached, model.no_weight_decay()
-    rule_of = _first_matches(rules, leaf_of, shapes, dormant)
+    held = model.held()
+    unable = dict.fromkeys(dormant, "no loss reaches")
+    unable |= {name: _UNDER_ADAPTERS for name in held if not held[name]}
+    rule_of = _first_matches(rules, leaf_of, shapes, unable)
     assignments = []
     for name, num_values in shapes.items():
         rule = rule_of.get(name)
-        is_frozen = rule is not None and rule.frozen
+        is_held = name in held and (rule is None or not held[name])
+        is_frozen = is_held or (rule is not None and rule.frozen)
         assignments.append(
             Assignment(
                 parameter=name,
                 leaf=leaf_of[name],
                 depth=depth_of[leaf_of[name]],
-                pattern="*" if rule is None else rule.pattern,
+                pattern=ADAPTED if is_held else "*" if rule is None else rule.pattern,
                 state="frozen" if is_frozen else "dormant" if name in dormant else "trained",
                 num_values=num_values,
                 lr_scale=1.0 if rule is None else rule.lr_scale,
@@ -171,6 +183,12 @@ def plan_groups(
             )
         )
     plan = GroupPlan(tuple(assignments), optimizer.lr)
+    _require_learning(plan, rules)
+    return plan
+
+
+def _require_learning(plan: GroupPlan, rules: Sequence[GroupRule]) -> None:
+    """UserError for a plan in which nothing learns."""
     if not plan.trained:
         raise UserError(
             describe(
@@ -180,7 +198,6 @@ def plan_groups(
                 "Remove a frozen rule, or put a rule that is not frozen before it.",
             )
         )
-    return plan
 
 
 def depths(leaves: Iterable[str]) -> dict[str, int]:
@@ -195,10 +212,18 @@ def depths(leaves: Iterable[str]) -> dict[str, int]:
     seen: Counter[str] = Counter()
     found = {}
     for leaf in leaves:
-        tower = leaf.partition(".")[0]
-        found[leaf] = seen[tower]
-        seen[tower] += 1
+        tower, base = leaf.partition(".")[0], leaf.removesuffix(f".{ADAPTER}")
+        if base not in found:
+            found[base] = seen[tower]
+            seen[tower] += 1
+        found[leaf] = found[base]  # an adapter lies as deep as what it stands beside
     return found
+
+
+def _row_name(leaf: str) -> str:
+    """How the table calls the group of a leaf."""
+    top = leaf.split(".")[0]
+    return f"{top}, adapters" if leaf.endswith(f".{ADAPTER}") else top
 
 
 def _weight_decay(rule: GroupRule | None, optimizer: OptimizerConfig, *, is_spared: bool) -> float:
@@ -208,19 +233,13 @@ def _weight_decay(rule: GroupRule | None, optimizer: OptimizerConfig, *, is_spar
     return 0.0 if is_spared else optimizer.weight_decay
 
 
-def matches(pattern: str, leaf: str, parameter: str) -> bool:
-    """Whether a pattern names the leaf group, a group above it, or the parameter itself."""
-    parts = leaf.split(".")
-    names = [".".join(parts[: end + 1]) for end in range(len(parts))]
-    return any(fnmatchcase(name, pattern) for name in [*names, parameter])
-
-
 def _first_matches(
     rules: Sequence[GroupRule],
     leaf_of: Mapping[str, str],
     shapes: Mapping[str, int],
-    dormant: Set[str],
+    unable: Mapping[str, str],
 ) -> dict[str, GroupRule]:
+    """Parameter -> its rule; `unable` says why some parameters cannot learn."""
     rule_of: dict[str, GroupRule] = {}
     faults = []
     for place, rule in enumerate(rules):
@@ -237,12 +256,12 @@ def _first_matches(
                     "Move the narrower rule before the wider one, or remove it.",
                 )
             )
-        elif not rule.frozen and dormant >= set(fresh):
+        elif not rule.frozen and unable.keys() >= set(fresh):
             faults.append(
                 describe(
                     f"tuning.groups[{place}].pattern",
-                    f"{rule.pattern!r}, which decides for {len(fresh)} tensors that no loss "
-                    f"reaches, e.g. {fresh[0]!r}",
+                    f"{rule.pattern!r}, which decides for {len(fresh)} tensors that "
+                    f"{unable[fresh[0]]}, e.g. {fresh[0]!r}",
                     "a rule for at least one tensor that learns",
                     "Remove the rule, or move it before the one that took its other tensors.",
                 )

@@ -39,6 +39,9 @@ class TwoTowers(nn.Module):
     def no_weight_decay(self) -> set[str]:
         return {name for name, parameter in self.named_parameters() if parameter.ndim < 2}
 
+    def held(self) -> dict[str, bool]:
+        return {}
+
 
 def reached(model: nn.Module) -> set[str]:
     return {name for name, _ in model.named_parameters()} - {"language.linear.bias"}

@@ -108,7 +108,7 @@ class Decoder(nn.Module):
     @property
     def dormant(self) -> tuple[str, ...]:
         """Parameters that no key or value depends on: the last block's output, the final norm."""
-        last = f"layers.{self.config.depth - 1}."
+        last = f"layers.{len(self.layers) - 1}."
         dead = ("self_attn.q_", "self_attn.o_", "mlp.", "post_attention_layernorm.")
         return tuple(
             name

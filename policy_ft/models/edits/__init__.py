@@ -1,0 +1,1 @@
+"""What changes the architecture of a plain network: one module an edit."""

@@ -1,0 +1,179 @@
+"""Edits of an architecture: what they change, that it is saved, and what adapters leave alone."""
+
+import copy
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from policy_ft.checkpoints.load import load_policy
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from policy_ft.checkpoints.edited import edited
+from policy_ft.checkpoints.native import load_native, save_policy
+from policy_ft.checkpoints.weights import weights_hash
+from policy_ft.config.edits import DropLayers, Lora
+from policy_ft.config.model import ModelConfig
+from policy_ft.config.resize import ModelResize
+from policy_ft.errors import UserError
+from policy_ft.models.build import build_model
+from policy_ft.tuning.groups import depths
+from tests.policy_ft.conftest import small_model_config
+
+LORA = Lora(kind="lora", target="language", rank=4)
+BOTH = {"kind": "lora", "target": ["language", "expert"], "rank": 4}
+Q_PROJ = "backbone.language.layers.0.self_attn.q_proj"
+
+
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def shaken(model: nn.Module) -> None:
+    """Adapters as if they had learned: B is zero in new ones, which would hide mistakes."""
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name:
+                parameter.copy_(torch.randn_like(parameter) * 0.2)
+
+
+def act(policy, episodes) -> np.ndarray:
+    noise = np.random.default_rng(3).standard_normal((1, *policy.chunk_shape)).astype(np.float32)
+    return policy.act([episodes[0].observation(0, ["front", "wrist"])], noise)[0]
+
+
+def test_adapters_change_no_bit_until_they_learn(policy, episodes):
+    before = act(policy, episodes)
+    both = edited(policy, [Lora.model_validate(BOTH)])
+    assert np.array_equal(act(both, episodes), before)
+    shaken(both.model)
+    assert not np.array_equal(act(both, episodes), before)
+
+
+def test_an_adapter_adds_b_a_x_by_its_scale():
+    """Outputs and gradients in float64 are those of W x + alpha / rank * B (A x)."""
+    model = build_model(small_model_config(edits=[{**BOTH, "alpha": 6}])).double()
+    shaken(model)
+    layer = model.get_submodule(Q_PROJ)
+    x = torch.randn(5, 32, dtype=torch.float64, requires_grad=True)
+    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    wanted = x @ layer.base_layer.weight.T + 1.5 * x @ a.T @ b.T
+    found = layer(x)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    inputs = (x, a, b)
+    pairs = zip(
+        torch.autograd.grad(found.square().sum(), inputs),
+        torch.autograd.grad(wanted.square().sum(), inputs),
+        strict=True,
+    )
+    for one, two in pairs:
+        torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-10)
+
+
+def test_records_of_plain_models_are_as_they_were_before_edits(small_model):
+    assert "edits" not in small_model()
+    assert "edits" not in json.loads(small_model_config().model_dump_json())
+    with_edits = small_model_config(edits=[BOTH])
+    assert ModelConfig.model_validate_json(with_edits.model_dump_json()) == with_edits
+
+
+def test_adapters_are_leaves_as_deep_as_what_they_stand_beside():
+    plain, model = (build_model(small_model_config(edits=e)) for e in ((), (BOTH,)))
+    groups = model.groups()
+    names = sorted(name for members in groups.values() for name in members)
+    assert names == sorted(name for name, _ in model.named_parameters())
+    assert groups["language.layers.0.adapter"][0] == f"{Q_PROJ}.lora_A.default.weight"
+    assert all(".lora_" in n for leaf in groups if leaf.endswith(".adapter") for n in groups[leaf])
+    deep, wanted = depths(groups), depths(plain.groups())
+    assert deep == wanted | {
+        leaf: wanted[leaf.removesuffix(".adapter")] for leaf in deep if leaf.endswith(".adapter")
+    }
+    undecayed = {name.replace(".base_layer.", ".") for name in model.no_weight_decay()}
+    assert undecayed == plain.no_weight_decay()
+
+
+def test_an_edited_policy_is_loaded_from_its_directory_alone(policy, episodes, tmp_path):
+    both = edited(policy, [Lora.model_validate(BOTH), DropLayers(kind="drop_layers", layers=[0])])
+    shaken(both.model)
+    save_policy(both, tmp_path / "edited")
+    again = load_policy(tmp_path / "edited")
+    assert again.config == both.config
+    assert weights_hash(again.model) == weights_hash(both.model)
+    assert np.array_equal(act(again, episodes), act(both, episodes))
+
+
+@pytest.mark.parametrize("wrap", [nn.utils.parametrizations.weight_norm, "adapter", "layer"])
+def test_a_policy_changed_by_hand_is_not_saved(policy, tmp_path, wrap):
+    """Nobody could load it: its settings build another model."""
+    if wrap == "adapter":
+        edited(policy, [LORA])  # and the policy that knows of it is dropped
+    elif wrap == "layer":
+        del policy.model.expert.layers[1]
+    else:
+        wrap(policy.model.backbone.projector)
+    with pytest.raises(UserError, match=r"policy.model: found .*Change a model by edits"):
+        save_policy(policy, tmp_path / "lost")
+    assert not (tmp_path / "lost").exists()
+
+
+def test_the_first_edit_that_names_a_layer_keeps_it():
+    edits = [{**BOTH, "target": "language.layers.0", "rank": 2}, {**BOTH, "target": "language"}]
+    model = build_model(small_model_config(edits=edits))
+    ranks = [model.get_submodule(f"backbone.language.layers.{i}.mlp.up_proj").r for i in (0, 1)]
+    assert ranks == [{"default": 2}, {"default": 4}]
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_edits_with_wrong_values_are_no_settings():
+    for wrong in ({"alpha": 0}, {"dropout": 1.0}, {"target": []}, {"rank": 0}, {"kind": "loha"}):
+        with pytest.raises(ValidationError):
+            small_model_config(edits=[{**BOTH, **wrong}])
+    with pytest.raises(ValidationError, match="each index once"):
+        small_model_config(edits=[{"kind": "drop_layers", "layers": [0, 0]}])
+
+
+def test_without_peft_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(UserError, match=r"no package peft; .*pip install 'policy_ft\[adapters\]'"):
+        build_model(small_model_config(edits=[BOTH]))
+
+
+def test_dropped_blocks_leave_the_model_that_never_had_them():
+    whole = build_model(small_model_config())
+    config = small_model_config(edits=[{"kind": "drop_layers", "layers": [0]}])
+    cut = build_model(config)
+    language = small_model_config().language.model_copy(update={"depth": 1})
+    small = build_model(small_model_config(language=language))
+    assert tensors(cut).keys() == tensors(small).keys()
+    assert cut.backbone.dormant == small.backbone.dormant
+    for name, tensor in tensors(cut).items():
+        assert torch.equal(tensor, tensors(whole)[name.replace("layers.0.", "layers.1.")])
+
+
+def test_an_adapted_policy_takes_other_sizes_of_actions(policy, episodes, tmp_path):
+    heads = edited(
+        policy, [Lora(kind="lora", target=("heads.action_in", "heads.action_out"), rank=2)]
+    )
+    shaken(heads.model)
+    save_policy(heads, tmp_path / "heads")
+    larger = load_native(tmp_path / "heads", resize=ModelResize(action_dim=6))
+    for name, size in (("action_in_proj.lora_A", (2, 6)), ("action_out_proj.lora_B", (6, 2))):
+        assert larger.model.get_parameter(f"expert.{name}.default.weight").shape == size
+    layers = [each.model.get_submodule("expert.action_in_proj") for each in (heads, larger)]
+    x = torch.randn(3, 4)
+    padded = torch.cat((x, torch.zeros(3, 2)), dim=1)
+    torch.testing.assert_close(layers[1](padded), layers[0](x))
+
+
+def test_copies_of_an_adapted_model_are_models_of_their_own():
+    model = build_model(small_model_config(edits=[BOTH]))
+    twin = copy.deepcopy(model)
+    shaken(twin)
+    assert not torch.equal(
+        twin.get_parameter(f"{Q_PROJ}.lora_B.default.weight"),
+        model.get_parameter(f"{Q_PROJ}.lora_B.default.weight"),
+    )
+    assert twin.held() == model.held()
