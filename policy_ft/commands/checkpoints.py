@@ -28,10 +28,19 @@ def convert(
     ] = "stored",
     embodiment: EmbodimentName = None,
     tokenizer: TokenizerPath = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Make adapters part of the weights they stand beside.")
+    ] = False,
 ) -> None:
     """Write a checkpoint in the format of policy_ft, openpi or LeRobot, bit for bit."""
     converted = convert_checkpoint(
-        checkpoint, to, directory, dtype=dtype, embodiment=embodiment, tokenizer=tokenizer
+        checkpoint,
+        to,
+        directory,
+        dtype=dtype,
+        embodiment=embodiment,
+        tokenizer=tokenizer,
+        merge=merge,
     )
     for remark in converted.remarks:
         print(f"note: {remark}")

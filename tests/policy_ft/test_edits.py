@@ -3,6 +3,7 @@
 import copy
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +19,14 @@ from policy_ft.config.edits import DropLayers, Lora
 from policy_ft.config.model import ModelConfig
 from policy_ft.config.resize import ModelResize
 from policy_ft.errors import UserError
+from policy_ft.formats.conversion.convert import convert
 from policy_ft.models.build import build_model
+from policy_ft.models.torchvision_guard import ensure_torchvision_imports
 from policy_ft.tuning.groups import depths
 from tests.policy_ft.conftest import small_model_config
+
+ensure_torchvision_imports()
+from peft.tuners.lora import Linear as PeftLinear  # noqa: E402  as in policy_ft/models/edits/lora.py
 
 LORA = Lora(kind="lora", target="language", rank=4)
 BOTH = {"kind": "lora", "target": ["language", "expert"], "rank": 4}
@@ -177,3 +183,48 @@ def test_copies_of_an_adapted_model_are_models_of_their_own():
         model.get_parameter(f"{Q_PROJ}.lora_B.default.weight"),
     )
     assert twin.held() == model.held()
+
+
+@pytest.fixture
+def adapted(policy, tmp_path) -> Path:
+    """A saved policy whose adapters of two edits have learned."""
+    edits = [
+        {**BOTH, "target": "language", "alpha": 6},
+        {**BOTH, "target": ["expert", "heads.time"]},
+    ]
+    both = edited(policy, [Lora.model_validate(edit) for edit in edits])
+    shaken(both.model)
+    save_policy(both, tmp_path / "adapted")
+    return tmp_path / "adapted"
+
+
+def test_a_merged_policy_acts_as_the_one_with_adapters(adapted, episodes, tmp_path):
+    convert(adapted, "native", tmp_path / "merged", merge=True)
+    plain, before = load_policy(tmp_path / "merged"), load_policy(adapted)
+    assert plain.config == small_model_config()
+    assert not [name for name, _ in plain.model.named_parameters() if "lora" in name]
+    assert plain.provenance["merged"]["weights_sha256"] == before.provenance["weights_sha256"]
+    np.testing.assert_allclose(act(plain, episodes), act(before, episodes), rtol=0, atol=1e-5)
+
+
+def test_merging_is_exact_to_the_last_bit_of_float32(adapted, tmp_path):
+    """W + alpha / rank * B A in float64, rounded once; peft's own, which rounds twice, is near."""
+    convert(adapted, "native", tmp_path / "merged", merge=True)
+    plain, layers = load_policy(tmp_path / "merged").model, load_policy(adapted).model
+    num_merged = 0
+    for name, layer in layers.named_modules():
+        if isinstance(layer, PeftLinear):
+            a, b = (half["default"].weight.double() for half in (layer.lora_A, layer.lora_B))
+            wanted = layer.base_layer.weight.double() + layer.scaling["default"] * (b @ a)
+            found = plain.get_parameter(f"{name}.weight")
+            assert torch.equal(found, wanted.float())
+            layer.merge(safe_merge=True)
+            torch.testing.assert_close(found, layer.base_layer.weight, rtol=1e-6, atol=1e-6)
+            num_merged += 1
+    assert num_merged == 35
+
+
+def test_merging_without_adapters_is_refused(policy, tmp_path):
+    save_policy(policy, tmp_path / "plain")
+    with pytest.raises(UserError, match=r"a policy without adapters; .* Leave --merge out"):
+        convert(tmp_path / "plain", "native", tmp_path / "merged", merge=True)

@@ -135,7 +135,7 @@ def test_adapted_policies_take_more_adapters_elsewhere(tuned):
 @pytest.mark.parametrize(
     ("edits", "words"),
     [
-        ([{**BOTH, "target": "langage"}], r"edits\[0\].target: found 'langage', .*'language'"),
+        ([{**BOTH, "target": "lamguage"}], r"edits\[0\].target: found 'lamguage', .*'language'"),
         ([{**BOTH, "target": ["language.norm"]}], "which names no linear layer"),
         ([BOTH, BOTH], r"edits\[1\].target: found 'language', whose 14 linear layers all have"),
         ([{**BOTH, "target": "*", "rank": 8}], r"rank: found 8, .*at most \d there. Lower rank"),

@@ -1,6 +1,6 @@
 """A checkpoint of any format, its tensors left on the disk: what converting reads."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +93,22 @@ class Contents:
         )
 
 
+class LazyTensors(Mapping[str, Tensor]):
+    """Tensors that are made when they are asked for, and kept by nobody here."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Tensor]]) -> None:
+        self._makers = makers
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
 @contextmanager
 def open_contents(
     located: Located, embodiment: Embodiment | None = None, tokenizer: str | Path | None = None
@@ -124,7 +140,7 @@ def main_dtype(contents: Contents) -> str:
 def _native(directory: Path, stack: ExitStack) -> Contents:
     parts = read_parts(directory)
     stored = stack.enter_context(TensorFiles(weight_files(directory)))
-    model = _without_values(parts.config)
+    model = without_values(parts.config)
     model.autocast_dtype = parts.autocast_dtype
     report = match_tensors(stored.headers, model, stored.where).report
     root = parts.source.prefix if parts.source is not None else ""
@@ -157,7 +173,7 @@ def _native(directory: Path, stack: ExitStack) -> Contents:
 def _published(published: Published, stack: ExitStack) -> Contents:
     stored = stack.enter_context(TensorFiles(published.files))
     names = published.names
-    model = _without_values(published.config)
+    model = without_values(published.config)
     both_ways = Names(names.live_name, names.stored_name)
     report = match_tensors(stored.headers, model, stored.where, names=both_ways).report
     lives = {name: names.live_name(name) for name in stored.headers}
@@ -191,6 +207,7 @@ def _checked_hash(tensors: Mapping[str, Tensor], where: str) -> str:
     return weights_hash(tensors)
 
 
-def _without_values(config: ModelConfig) -> VLAModel:
+def without_values(config: ModelConfig) -> VLAModel:
+    """The model on the meta device."""
     with torch.device("meta"):
         return build_model(config)

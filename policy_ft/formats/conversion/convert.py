@@ -1,7 +1,7 @@
 """Any checkpoint -> a directory of our own, openpi's or LeRobot's; tensors go from file to file."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,18 @@ from policy_ft.checkpoints.tensor_files import WEIGHTS_FILE, write_tensors
 from policy_ft.checkpoints.weights import weights_hash
 from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.formats.conversion.card import Written, model_card
-from policy_ft.formats.conversion.contents import Contents, main_dtype, open_contents
+from policy_ft.formats.conversion.contents import (
+    Contents,
+    LazyTensors,
+    main_dtype,
+    open_contents,
+)
 from policy_ft.formats.conversion.differences import (
     differences,
     has_statistics,
     says_robot,
 )
+from policy_ft.formats.conversion.merging import merged, require_plain
 from policy_ft.formats.conversion.write_lerobot import lerobot_documents
 from policy_ft.formats.conversion.write_openpi import openpi_documents
 from policy_ft.formats.conversion.write_robot import robot_yaml
@@ -75,6 +81,7 @@ def convert(
     dtype: StoredDtype = "stored",
     embodiment: str | None = None,
     tokenizer: str | Path | None = None,
+    merge: bool = False,
 ) -> Converted:
     """Write a checkpoint in another format, complete or not at all.
 
@@ -89,6 +96,7 @@ def convert(
             stays so in every model.
         embodiment: as in `load_policy`.
         tokenizer: as in `load_policy`.
+        merge: whether adapters become part of the weights they stand beside.
 
     Raises:
         UserError: the checkpoint is not complete or damaged, the format has no place for such a
@@ -101,7 +109,9 @@ def convert(
     located, target = locate(checkpoint), Path(directory)
     _refuse_inside(target, located.directory)
     with open_contents(located, robot, tokenizer) as contents:
-        contents = _in_dtype(contents, dtype)
+        contents = _in_dtype(merged(contents) if merge else contents, dtype)
+        if to != "native":
+            require_plain(contents, to)
         if to != "native" and contents.has_unfit_statistics:
             raise_faults([contents.absent["statistics"]])
         with atomic_directory(target) as unfinished:
@@ -121,22 +131,6 @@ def _refuse_inside(target: Path, checkpoint: Path) -> None:
         raise UserError(describe(str(target), found, expected, "Choose another directory."))
 
 
-class _Lazy(Mapping[str, Tensor]):
-    """Tensors that are made when they are asked for, and kept by nobody here."""
-
-    def __init__(self, makers: Mapping[str, Callable[[], Tensor]]) -> None:
-        self._makers = makers
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._makers[name]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._makers)
-
-    def __len__(self) -> int:
-        return len(self._makers)
-
-
 def _in_dtype(contents: Contents, dtype: StoredDtype) -> Contents:
     """The contents with weights, and heads that go with them, of another type."""
     if dtype == "stored":
@@ -150,11 +144,11 @@ def _in_dtype(contents: Contents, dtype: StoredDtype) -> Contents:
         name: partial(tensor.to, tensor.dtype if _is_statistic(name) else DTYPES[dtype])
         for name, tensor in contents.unused.items()
     }
-    digest = weights_hash(_Lazy(tensors))
+    digest = weights_hash(LazyTensors(tensors))
     return replace(
         contents,
-        tensors=_Lazy(tensors),
-        unused=_Lazy(unused),
+        tensors=LazyTensors(tensors),
+        unused=LazyTensors(unused),
         weights_sha256=digest,
         is_of_other_dtype=True,
     )
@@ -184,7 +178,7 @@ def _write_native(contents: Contents, directory: Path) -> Written:
     root = contents.source.prefix if contents.source is not None else ""
     if contents.unused:
         unused = {_rooted(n, root): _getter(contents.unused, n) for n in contents.unused}
-        write_tensors(directory / UNUSED_FILE, _Lazy(unused), max_shard_bytes=None)
+        write_tensors(directory / UNUSED_FILE, LazyTensors(unused), max_shard_bytes=None)
     write_records(policy, directory, contents.weights_sha256)
     return Written()
 
@@ -296,7 +290,7 @@ def _stored_tensors(
         zeros = torch.zeros(shape, dtype=getattr(torch, main_dtype(contents)))
         makers[root + table.dead] = lambda: zeros
         remarks.append(f"{table.dead}: zeros, for it never was there; no computation uses it")
-    return _Lazy(makers), remarks
+    return LazyTensors(makers), remarks
 
 
 def _getter(tensors: Mapping[str, Tensor], name: str) -> Callable[[], Tensor]:
