@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from policy_ft.checkpoints.load import load_policy
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -20,7 +19,9 @@ from policy_ft.config.model import ModelConfig
 from policy_ft.config.resize import ModelResize
 from policy_ft.errors import UserError
 from policy_ft.formats.conversion.convert import convert
+from policy_ft.formats.load import load_policy
 from policy_ft.models.build import build_model
+from policy_ft.models.solvers import SampleRequest
 from policy_ft.models.torchvision_guard import ensure_torchvision_imports
 from policy_ft.tuning.groups import depths
 from tests.policy_ft.conftest import small_model_config
@@ -48,7 +49,7 @@ def shaken(model: nn.Module) -> None:
 
 def act(policy, episodes) -> np.ndarray:
     noise = np.random.default_rng(3).standard_normal((1, *policy.chunk_shape)).astype(np.float32)
-    return policy.act([episodes[0].observation(0, ["front", "wrist"])], noise)[0]
+    return policy.act([episodes[0].observation(0, ["front", "wrist"])], SampleRequest(noise))[0]
 
 
 def test_adapters_change_no_bit_until_they_learn(policy, episodes):
@@ -123,6 +124,31 @@ def test_a_policy_changed_by_hand_is_not_saved(policy, tmp_path, wrap):
     with pytest.raises(UserError, match=r"policy.model: found .*Change a model by edits"):
         save_policy(policy, tmp_path / "lost")
     assert not (tmp_path / "lost").exists()
+
+
+@pytest.mark.parametrize("family", ["pi0", "pi05", "smolvla"])
+def test_adapters_stand_where_the_target_says_and_nowhere_else(golden, family):
+    """The towers of published policies have layers of the same names, such as q_proj."""
+    before = golden(family).config
+    for target in ("language", "vision", "expert", "vision.layers.0"):
+        edit = Lora(kind="lora", target=target, rank=1)
+        with torch.device("meta"):
+            model = build_model(before.model_copy(update={"edits": (edit,)}))
+        leaves = {leaf for leaf in model.groups() if leaf.endswith(".adapter")}
+        assert leaves
+        assert all(f"{leaf}.".startswith(f"{target}.") for leaf in leaves)
+
+
+def test_an_adapted_block_is_one_graph():
+    """What torch.compile cannot take in whole would be slow and split."""
+    model = build_model(small_model_config(edits=[BOTH]))
+    shaken(model)
+    block = model.backbone.language.layers[0]
+    x, table = torch.randn(2, 5, 32), model.backbone.language.rotary(torch.arange(5)[None])
+    mask = torch.ones(2, 1, 5, 5, dtype=torch.bool)
+    whole = torch.compile(block, backend="eager", fullgraph=True)
+    for one, two in zip(whole(x, mask, table), block(x, mask, table), strict=True):
+        torch.testing.assert_close(one, two)
 
 
 def test_the_first_edit_that_names_a_layer_keeps_it():

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_tools.reader import open_dataset
-from policy_ft.checkpoints.load import load_policy
 from torch import nn
 
+from data_tools.formats.reader import open_dataset
 from policy_ft import assemble
 from policy_ft.assemble.trainers import build_plan
 from policy_ft.checkpoints.edited import edited
 from policy_ft.checkpoints.native import save_policy
 from policy_ft.checkpoints.weights import weights_hash
 from policy_ft.errors import UserError
+from policy_ft.formats.load import load_policy
 from policy_ft.tuning.precision import widen_weights
 from tests.policy_ft.conftest import small_model_config
 from tests.policy_ft.test_edits import BOTH, LORA, Q_PROJ, act, tensors
@@ -230,3 +230,32 @@ def test_a_run_with_frozen_bfloat16_weights_resumes_with_the_same_bits(
     assert models[0].get_parameter("expert.layers.0.mlp.up_proj.weight").dtype == torch.float32
     assert weights_hash(models[0]) == weights_hash(models[1])
     assert np.isfinite(act(load_policy(whole.last_checkpoint, dtype="stored"), episodes)).all()
+
+
+def test_frozen_weights_that_a_run_cannot_compute_with_become_float32_and_it_says_so(
+    tuned, checkpoint, capsys
+):
+    config = tuned(tuning={"groups": [{"pattern": "language", "frozen": True}]})
+    given = load_policy(checkpoint, dtype="bfloat16")
+    result = assemble.train(config, given, open_dataset(list(config.data.path)))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "frozen tensors became float32, e.g. 'backbone.language." in said
+    saved = load_policy(result.last_checkpoint, dtype="stored").model
+    assert {parameter.dtype for parameter in saved.parameters()} == {torch.float32}
+
+
+def test_checkpointed_activations_of_adapters_give_the_same_gradients(tuned, tmp_path):
+    """A run with them ends in the same bits: they are computed again alike."""
+    ends = [
+        assemble.train(
+            tuned(
+                BOTH,
+                output_dir=str(tmp_path / str(on)),
+                training={"steps": 2, "activation_checkpointing": on},
+            )
+        ).last_checkpoint
+        for on in (False, True)
+    ]
+    one, two = (tensors(load_policy(end).model) for end in ends)
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-5, atol=1e-6)

@@ -46,6 +46,8 @@ def add_lora(model: Any, edit: Lora, where: str) -> None:
     for parameter in model.parameters():
         parameter.requires_grad_(learned.get(id(parameter), True))
     del model.peft_config
+    given = {name for name in layers if hasattr(model.get_submodule(name), "lora_A")}
+    assert given == layers.keys(), f"peft left out {sorted(layers.keys() - given)}"
     model.adapter_targets = (*model.adapter_targets, *edit.target)
 
 
