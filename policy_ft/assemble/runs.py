@@ -45,7 +45,7 @@ from policy_ft.training.directory import (
 from policy_ft.training.hooks import Hook
 from policy_ft.training.launch import start_accelerator
 from policy_ft.training.metrics import read_metrics, require_tensorboard
-from policy_ft.training.run_lock import require_writable
+from policy_ft.training.run_lock import require_no_run_at_work, require_writable
 from policy_ft.training.state import require_same_run
 from policy_ft.tuning.plan import TuningPlan
 
@@ -178,7 +178,10 @@ class _Requirements:
         """The output directory can be used, and says where to go on."""
         directory, of = Path(self.config.output_dir), self.faults.of
         of(lambda: require_writable(directory))
-        self.start = of(lambda: starting_point(directory / CHECKPOINTS, resume=self.resume))
+        if self.accelerator.is_main_process:
+            of(lambda: require_no_run_at_work(directory))
+        if not self.faults.listed:  # whose checkpoints these are would else be told wrongly
+            self.start = of(lambda: starting_point(directory / CHECKPOINTS, resume=self.resume))
         if self.config.training.tensorboard:
             of(require_tensorboard)
 

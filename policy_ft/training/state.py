@@ -5,9 +5,11 @@
             training_state/
                 state.json              step, whether it is measured, best step so far, settings,
                                         fingerprint of the data, what hooks say in JSON
-                weights.safetensors     what the optimizer works on, float32, and every buffer
+                weights.safetensors     what the optimizer works on, float32, and every buffer,
+                                        where the policy itself has averages in their place
                 optimizer.safetensors   "<parameter>/<exp_avg | exp_avg_sq | step>"
                 hook_<name>.safetensors one for each hook that holds tensors
+                checksums.json          of every tensor in these files
         best -> step_00000100           links, for people and scripts
         last -> step_00000100
 
@@ -17,21 +19,16 @@ the loader have no state: they are functions of (seed, epoch, sample id, draw) a
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from policy_ft.checkpoints.atomic import atomic_directory, write_atomically
 from policy_ft.checkpoints.matching import own_tensors
 from policy_ft.checkpoints.native import weight_files, write_policy
-from policy_ft.checkpoints.tensor_files import TensorFiles
 from policy_ft.checkpoints.weights import read_weights
 from policy_ft.config.run import RunConfig
 from policy_ft.errors import UserError, describe, raise_faults, read_json
@@ -40,6 +37,13 @@ from policy_ft.training.directory import STATE_DIRECTORY, STATE_FILE, step_direc
 from policy_ft.training.hooks import Hooks
 from policy_ft.training.resume_settings import changed_settings, is_measured_alike
 from policy_ft.training.selection import Best
+from policy_ft.training.state_tensors import (
+    Checksums,
+    incomplete_files,
+    read_checksums,
+    stored_tensors,
+    write_tensors,
+)
 from policy_ft.transforms import Transforms
 from policy_ft.tuning.stochastic import active_dropouts
 
@@ -141,44 +145,6 @@ def _data(identity: RunIdentity) -> list[str] | dict[str, Any]:
     }
 
 
-def _stored(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """Each tensor of a file by name, one after the other, not to be kept or written to.
-
-    The first rank alone reads, and sends what it read to the others: eight that each read the
-    moments of pi0 would ask the disk for 208 GB.
-
-    Raises:
-        UserError: on every rank, where the file is damaged or missing.
-    """
-    process = PartialState()
-    told: list[Any] = [()]
-    with ExitStack() as stack:
-        file, told[0] = _opened(path, stack) if process.is_main_process else (None, ())
-        broadcast_object_list(told)
-        if isinstance(told[0], UserError):
-            raise told[0]
-        for name, shape, dtype in told[0]:
-            if file is not None:
-                tensor = file.tensor(name).to(process.device)
-            else:
-                tensor = torch.empty(shape, dtype=dtype, device=process.device)
-            if process.num_processes > 1:
-                torch.distributed.broadcast(tensor, src=0)
-            yield name, tensor
-
-
-def _opened(path: Path, stack: ExitStack) -> tuple[TensorFiles | None, Any]:
-    """The file, and name, shape and type of its tensors; or None, and what is wrong."""
-    try:
-        file = stack.enter_context(TensorFiles([path]))
-    except UserError as error:
-        remedy = f"Move {path.parent.parent} away to go on from the checkpoint before it."
-        found, expected = f"no whole file ({error})", "the state the run was saved with"
-        return None, UserError(describe(str(path), found, expected, remedy))
-    tensors = {name: file.tensor(name) for name in file.headers}
-    return file, [(name, each.shape, each.dtype) for name, each in tensors.items()]
-
-
 def restore(state: RunState, identity: RunIdentity, checkpoint: Path) -> None:
     """Puts model, optimizer, hooks and step back to what `save_checkpoint` saw.
 
@@ -190,17 +156,23 @@ def restore(state: RunState, identity: RunIdentity, checkpoint: Path) -> None:
     names = [hook.name for hook in state.hooks.members]
     require_same_run(identity, state.policy, names, checkpoint)
     saved = _saved(directory)
+    checksums = _checksums(directory, saved)
+
+    def stored(name: str) -> Iterator[tuple[str, Tensor]]:
+        expected = None if checksums is None else checksums[name]
+        return stored_tensors(directory / f"{name}.safetensors", expected)
+
     read_weights(weight_files(checkpoint), model)
     for hook in state.hooks.members:
-        path = directory / f"hook_{hook.name}.safetensors"
-        stored = _stored(path) if path.exists() else ()
-        tensors = {name: tensor.to("cpu", copy=True) for name, tensor in stored}
-        hook.load_state_dict({**saved["hooks"][hook.name], **tensors})
-    own = own_tensors(model)
+        name = f"hook_{hook.name}"
+        has_tensors = (directory / f"{name}.safetensors").exists()
+        on_host = {n: t.to("cpu", copy=True) for n, t in (stored(name) if has_tensors else ())}
+        hook.load_state_dict({**saved["hooks"][hook.name], **on_host})
+    own, has_weights = own_tensors(model), checksums is None or "weights" in checksums
     with torch.no_grad():
-        for name, weight in _stored(directory / "weights.safetensors"):
+        for name, weight in stored("weights") if has_weights else ():
             own[name].copy_(weight)
-    _load_optimizer(state.optimizer, model, _stored(directory / "optimizer.safetensors"))
+    _load_optimizer(state.optimizer, model, stored("optimizer"))
     state.train_step = saved["train_step"]
     state.is_assessed = saved["is_assessed"]
     state.train_s = saved["train_s"]
@@ -245,14 +217,14 @@ def _write_training_state(state: RunState, identity: RunIdentity, directory: Pat
     trained = {name for name, parameter in model.named_parameters() if id(parameter) in learning}
     buffers = {name for name, _ in model.named_buffers()}
     own = {name: value for name, value in own_tensors(model).items() if name in trained | buffers}
-    files = {"weights": own, "optimizer": _optimizer_tensors(state.optimizer, model)}
+    files = {"optimizer": _optimizer_tensors(state.optimizer, model)}
+    if any(hook.replaces_weights for hook in state.hooks.members):
+        files["weights"] = own
     for hook in state.hooks.members:
         tensors = {n: each for n, each in hook.state_dict().items() if isinstance(each, Tensor)}
         if tensors:
             files[f"hook_{hook.name}"] = tensors
-    for name, tensors in files.items():
-        on_host = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        save_file(on_host, directory / f"{name}.safetensors")
+    write_tensors(files, directory)
     (directory / STATE_FILE).write_text(_state_json(state, identity), encoding="utf-8")
 
 
@@ -334,14 +306,30 @@ def require_same_run(
     own, then = sorted(hooks), sorted(saved["hooks"])
     if own != then and not any(key.startswith("tuning.ema") for key in changed):
         changed["hooks"] = str(own), str(then)
+    if identity.config.training.steps < saved["train_step"]:
+        done = f"at least {saved['train_step']}, so many are done"
+        changed["training.steps"] = str(identity.config.training.steps), done
     if Transforms.load(checkpoint) != policy.transforms:
         changed["policy.transforms"] = "other transforms", "those of the checkpoint"
+    directory = checkpoint / STATE_DIRECTORY
+    checksums = _checksums(directory, saved)
+    damaged = () if checksums is None else incomplete_files(directory, checksums)
     raise_faults(
-        describe(
-            f"resuming {checkpoint}, {key}",
-            found,
-            f"{expected}, as the run began",
-            "Set it back, or start a new run in another output_dir.",
-        )
-        for key, (found, expected) in changed.items()
+        [
+            *(
+                describe(
+                    f"resuming {checkpoint}, {key}",
+                    found,
+                    f"{expected}, as the run began",
+                    "Set it back, or start a new run in another output_dir.",
+                )
+                for key, (found, expected) in changed.items()
+            ),
+            *damaged,
+        ]
     )
+
+
+def _checksums(directory: Path, saved: Mapping[str, Any]) -> Checksums | None:
+    """Of the tensors of a state; None for one that was saved before they were noted."""
+    return None if saved["format"] == BEFORE_HOOKS_SPOKE else read_checksums(directory)

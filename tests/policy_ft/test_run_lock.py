@@ -89,6 +89,19 @@ def test_resuming_where_nothing_is_says_that_it_starts_anew(run_config, capsys):
     assert "no checkpoint to resume; starting at step 0" in shown
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_check_and_train_tell_of_the_run_that_is_at_work(run_config, resume):
+    config = run_config(training={"steps": 1})
+    assemble.train(config)
+    fault = rf"found the run of process {os.getpid()} at work there; expected no other run"
+    with lock_output_dir(Path(config.output_dir)):
+        (told,) = assemble.check(config, resume=resume)
+        assert re.search(fault, told)
+        with pytest.raises(UserError, match=fault) as caught:
+            assemble.train(config, resume=resume)
+    assert "--resume" not in str(caught.value)
+
+
 def test_a_damaged_training_state_is_refused_with_what_to_do(run_config):
     config = run_config()
     last = assemble.train(config).last_checkpoint

@@ -179,11 +179,18 @@ def test_checkpoints_hold_the_average_and_beside_it_the_weights(run_config):
     assert not torch.equal(average["backbone.projector.weight"], own["backbone.projector.weight"])
 
 
-def test_without_averaging_checkpoints_hold_the_weights(run_config):
-    last = assemble.train(run_config(tuning={"ema": "off"})).last_checkpoint
-    exported = load_file(last / "model.safetensors")
-    own = load_file(last / "training_state" / "weights.safetensors")
-    assert all(torch.equal(exported[name], value) for name, value in own.items())
+def test_without_averaging_weights_are_written_once_and_a_resumed_run_has_the_same_bits(
+    run_config, tmp_path
+):
+    def config_of(name: str, steps: int):
+        training = {"steps": steps}
+        return run_config(tuning={"ema": "off"}, training=training, output_dir=str(tmp_path / name))
+
+    whole = assemble.train(config_of("whole", 6)).last_checkpoint
+    assemble.train(config_of("parts", 3))
+    parts = assemble.train(config_of("parts", 6), resume=True).last_checkpoint
+    assert not (whole / "training_state" / "weights.safetensors").exists()
+    assert state_hashes(parts) == state_hashes(whole)
 
 
 def test_the_best_checkpoint_has_the_lowest_validation_loss(run_config):
