@@ -4,7 +4,7 @@ Letters: b batch, k noise draw, h action step, a action column, m suffix token o
 token, g key-value head, d head size, w expert width.
 """
 
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange, repeat
@@ -113,16 +113,31 @@ class ExpertBlock(nn.Module):
 
     def forward(
         self,
-        x: Tensor,
-        condition: Tensor | None,
-        prefix_key: Tensor,
-        prefix_value: Tensor,
-        context: ExpertContext,
-    ) -> Tensor:
-        """float[b, k, m, w] -> the same shape."""
+        key: Tensor,
+        value: Tensor,
+        x: Tensor | None = None,
+        condition: Tensor | None = None,
+        context: ExpertContext | None = None,
+    ) -> Any:
+        """The next stream; or, without a stream, what this block reads of the prefix.
+
+        All uses of a block go through here: wrappers (compilation, sharding) hook only forward.
+
+        Args:
+            key: float[b, g, n, d], the prefix's; of the context where there is a stream.
+            value: of the same shape.
+            x: float[b, k, m, w], the stream.
+            condition: of adaptive norms.
+            context: that the stream is in.
+
+        Returns:
+            float[b, k, m, w]; without a stream two float[b, g, n, d] for the context.
+        """
+        if x is None or context is None:
+            return self.self_attn.prefix_keys_values(key, value)
         normalized, gate = _normalized(self.input_layernorm, x, condition)
         flat = rearrange(normalized, "b k m w -> b (k m) w")
-        attended = self.self_attn(flat, prefix_key, prefix_value, context)
+        attended = self.self_attn(flat, key, value, context)
         x = _added(x, attended.view(x.shape), gate)
         normalized, gate = _normalized(self.post_attention_layernorm, x, condition)
         return _added(x, self.mlp(normalized), gate)
@@ -176,7 +191,7 @@ class ActionExpert(nn.Module):
             horizon: h.
         """
         read = [
-            cast(ExpertBlock, layer).self_attn.prefix_keys_values(key, value)
+            layer(key, value)
             for layer, key, value in zip(self.layers, prefix.keys, prefix.values, strict=True)
         ]
         device, per_draw = prefix.mask.device, self._num_leading + horizon
@@ -223,7 +238,7 @@ class ActionExpert(nn.Module):
         x = x.to(context.keys[0].dtype)
         for layer, key, value in zip(self.layers, context.keys, context.values, strict=True):
             x = run_block(
-                layer, x, condition, key, value, context, checkpointed=self.checkpoint_activations
+                layer, key, value, x, condition, context, checkpointed=self.checkpoint_activations
             )
         x, _ = _normalized(self.norm, x, condition)
         with torch.autocast(x.device.type, enabled=False):

@@ -9,6 +9,7 @@ from policy_ft.models.backbones.decoder import (
     Decoder,
     decoder_config_from_transformers,
 )
+from policy_ft.models.prefix import Prefix
 from policy_ft.models.torchvision_guard import ensure_torchvision_imports
 
 ensure_torchvision_imports()
@@ -104,6 +105,58 @@ def test_dormant_parameters_are_exactly_those_keys_and_values_ignore(family: str
     sum(part.sum() for part in (*keys, *values)).backward()
     untouched = {name for name, parameter in ours.named_parameters() if parameter.grad is None}
     assert untouched == set(ours.dormant)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_tokens_behind_a_prefix_are_those_of_the_whole_sequence(
+    family: str, float64_stays: None
+) -> None:
+    """Values and gradients, behind prefixes of 5 real tokens and of 3 with padding between."""
+    _, ours = reference_and_ours(family)
+    ours.double()
+    tokens = torch.randint(0, TINY["vocab_size"], (2, 9))
+    real = torch.tensor([[True] * 5, [True, True, False, True, False]])
+    whole = torch.cat((real, torch.ones(2, 4, dtype=torch.bool)), dim=1)
+    positions = (whole.cumsum(1) - 1).clamp(min=0)
+    is_prefix = torch.arange(9) < 5
+    seen = is_prefix[None, :] | (torch.arange(9)[None, :] <= torch.arange(9)[:, None])
+    mask = whole[:, None, None, :] & (seen & (~is_prefix[:, None] | is_prefix[None, :]))
+    expected = ours.hidden_states(ours.embed(tokens), mask, positions)[:, 5:]
+    weight = torch.randn_like(expected)
+    named = dict(ours.named_parameters())
+    expected_gradients = torch.autograd.grad((expected * weight).sum(), list(named.values()))
+
+    keys, values = ours.keys_values(
+        ours.embed(tokens[:, :5]), real[:, None, None, :], positions[:, :5]
+    )
+    prefix = Prefix(keys=keys, values=values, mask=real, length=real.sum(1))
+    found = ours.continued(ours.embed(tokens[:, 5:]), prefix)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    gradients = torch.autograd.grad((found * weight).sum(), list(named.values()))
+    for name, gradient, wanted in zip(named, gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-5, msg=name)
+        assert gradient.abs().sum() > 0, name  # the last block and the norm learn, too
+
+
+def test_activation_checkpointing_changes_no_bit_of_streams_and_gradients() -> None:
+    _, ours = reference_and_ours("qwen3")
+    tokens, mask, positions = causal_inputs(2, 9)
+
+    def gradients() -> list[torch.Tensor]:
+        keys, values = ours.keys_values(
+            ours.embed(tokens[:, :5]), mask[..., :5, :5], positions[:, :5]
+        )
+        real = torch.ones(2, 5, dtype=torch.bool)
+        prefix = Prefix(keys=keys, values=values, mask=real, length=real.sum(1))
+        behind = ours.continued(ours.embed(tokens[:, 5:]), prefix)
+        whole = ours.hidden_states(ours.embed(tokens), mask, positions)
+        torch.testing.assert_close(behind, whole[:, 5:], rtol=1e-4, atol=1e-4)
+        loss = behind.square().sum() + whole.square().sum()
+        return [loss, *torch.autograd.grad(loss, list(ours.parameters()))]
+
+    expected = gradients()
+    ours.checkpoint_activations = True
+    assert all(torch.equal(a, b) for a, b in zip(gradients(), expected, strict=True))
 
 
 def test_other_families_are_refused_by_name() -> None:

@@ -8,13 +8,17 @@ Parameters carry transformers' names, so published weights load one to one.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from policy_ft.config.model import DecoderConfig
 from policy_ft.models.attention import attend, rotary_table, rotate, split_heads
 from policy_ft.models.layers import GatedMLP, RMSNorm, run_block
+from policy_ft.models.prefix import Prefix
+
+Table = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -50,14 +54,12 @@ class DecoderAttention(nn.Module):
         self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if family.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if family.qk_norm else nn.Identity()
 
-    def keys_values(self, x: Tensor, table: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def keys_values(self, x: Tensor, table: Table) -> tuple[Tensor, Tensor]:
         """Keys after the rotary embedding and values, each float[b, g, n, d]."""
         key = self.k_norm(split_heads(self.k_proj(x), self.head_dim))
         return rotate(key, table), split_heads(self.v_proj(x), self.head_dim)
 
-    def forward(
-        self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor, table: tuple[Tensor, Tensor]
-    ) -> Tensor:
+    def forward(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor, table: Table) -> Tensor:
         """Attention output float[b, n, w] over keys and values of `keys_values`."""
         query = self.q_norm(split_heads(self.q_proj(x), self.head_dim))
         return self.o_proj(attend(rotate(query, table), key, value, mask))
@@ -75,17 +77,38 @@ class DecoderBlock(nn.Module):
         self.mlp = GatedMLP(config.width, config.mlp_width, family.activation)
 
     def forward(
-        self, x: Tensor, mask: Tensor, table: tuple[Tensor, Tensor]
+        self,
+        x: Tensor,
+        mask: Tensor,
+        table: Table,
+        past: tuple[Tensor, Tensor] | None = None,
+        is_read: bool = True,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The next residual stream float[b, n, w], and this block's keys and values."""
+        """The next residual stream, and this block's keys and values.
+
+        All uses of a block go through here: wrappers (compilation, sharding) hook only forward.
+
+        Args:
+            x: float[b, n, w].
+            mask: bool[b, 1, n, p + n], True where a query may see a key.
+            table: rotary table of the n positions.
+            past: keys and values of p tokens before these, each float[b, g, p, d].
+            is_read: whether anything reads the next stream; where not, only keys and values are
+                computed and x is returned as it came.
+
+        Returns:
+            float[b, n, w], and float[b, g, n, d] keys and values of the n tokens.
+        """
         normalized = self.input_layernorm(x)
         key, value = self.self_attn.keys_values(normalized, table)
-        x = x + self.self_attn(normalized, key, value, mask, table)
+        if not is_read:
+            return x, key, value
+        seen_key, seen_value = key, value
+        if past is not None:
+            seen_key = torch.cat((past[0].to(key.dtype), key), dim=2)
+            seen_value = torch.cat((past[1].to(value.dtype), value), dim=2)
+        x = x + self.self_attn(normalized, seen_key, seen_value, mask, table)
         return x + self.mlp(self.post_attention_layernorm(x)), key, value
-
-    def keys_values(self, x: Tensor, table: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """This block's keys and values alone."""
-        return self.self_attn.keys_values(self.input_layernorm(x), table)
 
 
 class Decoder(nn.Module):
@@ -118,14 +141,14 @@ class Decoder(nn.Module):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """The parts worth compiling, one by one: `keys_values` runs no more of the last block."""
-        return list(self.layers[:-1])
+        """The parts worth compiling and sharding, one by one."""
+        return list(self.layers)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """int64[b, l] -> float[b, l, w], scaled as the family scales."""
         return self.embed_tokens(tokens) * self.embedding_scale
 
-    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary(self, positions: Tensor) -> Table:
         """The rotary table of int64[b, n] positions."""
         return rotary_table(positions, self.config.head_dim, self.config.rope_theta)
 
@@ -139,24 +162,44 @@ class Decoder(nn.Module):
             mask: bool[b, 1, n, n], True where a query (axis 2) may see a key (axis 3).
             positions: int64[b, n].
         """
-        table = self.rotary(positions)
+        table, last = self.rotary(positions), len(self.layers) - 1
         keys, values = [], []
-        for layer in self.layers[:-1]:
-            x, key, value = run_block(
-                layer, x, mask, table, checkpointed=self.checkpoint_activations
-            )
+        for place, layer in enumerate(self.layers):
+            x, key, value = self._run(layer, x, mask, table, None, place < last)
             keys.append(key)
             values.append(value)
-        last = cast(DecoderBlock, self.layers[-1])
-        key, value = last.keys_values(x, table)
-        return (*keys, key), (*values, value)
+        return tuple(keys), tuple(values)
 
     def hidden_states(self, x: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         """The final stream float[b, n, w] a language head reads; arguments as `keys_values`."""
         table = self.rotary(positions)
         for layer in self.layers:
-            x, _, _ = layer(x, mask, table)
+            x, _, _ = self._run(layer, x, mask, table)
         return self.norm(x)
+
+    def continued(self, x: Tensor, prefix: Prefix) -> Tensor:
+        """The final stream of tokens behind a prefix, each of which sees it and those before it.
+
+        Padding belongs at the end, where no real token sees it.
+
+        Args:
+            x: float[b, l, w], embedded tokens.
+            prefix: of b observations, made by this decoder.
+
+        Returns:
+            float[b, l, w], after the final norm.
+        """
+        batch, length = x.shape[:2]
+        place = torch.arange(length, device=x.device)
+        own = (place[None, :] <= place[:, None]).expand(batch, 1, -1, -1)
+        mask = torch.cat((prefix.mask[:, None, None, :].expand(-1, 1, length, -1), own), dim=-1)
+        table = self.rotary(prefix.length[:, None] + place[None, :])
+        for layer, key, value in zip(self.layers, prefix.keys, prefix.values, strict=True):
+            x, _, _ = self._run(layer, x, mask, table, (key, value))
+        return self.norm(x)
+
+    def _run(self, layer: nn.Module, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return run_block(layer, *inputs, checkpointed=self.checkpoint_activations)
 
 
 def decoder_config_from_transformers(config: Mapping[str, Any]) -> DecoderConfig:
