@@ -178,8 +178,8 @@ def test_dropout_stays_out_of_every_thread_until_the_last_has_acted(make, often_
     policy = make("film")
     alone = chunks(policy, [0, 1, 2, 3])
     policy.model.expert.register_module("dropout", nn.Dropout(0.9))
-    policy.model.expert.layers[0].register_forward_hook(
-        lambda block, inputs, x: policy.model.expert.dropout(x)
+    policy.model.expert.layers[0].mlp.register_forward_hook(
+        lambda mlp, inputs, x: policy.model.expert.dropout(x)
     )
     policy.model.train()
     policy.model.backbone.vision.eval()
