@@ -62,6 +62,8 @@ _EXPECTED: Final = {
     "dict_type": _MAPPING,
     "model_type": _MAPPING,
     "model_attributes_type": _MAPPING,
+    "dataclass_type": _MAPPING,
+    "unexpected_keyword_argument": "one of the keys it has",
     "greater_than": "a number above {gt}",
     "greater_than_equal": "a number of at least {ge}",
     "less_than": "a number below {lt}",

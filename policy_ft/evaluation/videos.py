@@ -47,7 +47,8 @@ def require_cameras(pool: Pool, spec: EpisodeSpec) -> None:
     for _, look in pool.answers():
         if isinstance(look, Look) and look.conventions and not look.conventions.cameras:
             remedy = "Leave --video out; --json writes every episode."
-            raise UserError(describe(f"environment {spec.env_id}", "no camera", "one", remedy))
+            where = f"environment {spec.env_id}"
+            raise UserError(describe(where, "no camera", "one to film", remedy))
 
 
 def film(result: EvaluationResult, pool: Pool, num_each: int = NUM_EACH) -> list[Video]:

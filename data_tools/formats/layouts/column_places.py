@@ -52,7 +52,7 @@ ColumnPlace = Annotated[
     | Annotated[InJsonFile, Tag("<file>")],
     Discriminator(
         _kind,
-        custom_error_type="column_place",
+        custom_error_type="place",
         custom_error_message="the path of a dataset with a row a step, a number for all steps, or "
         f"a mapping with one of the keys {', '.join(_KINDS)}",
     ),
