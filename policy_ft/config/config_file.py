@@ -44,6 +44,9 @@ class ConfigDocument:
             return str(self.path)
         if self._overridden(key):
             return f"--set {dotted(key)}"
+        below = next((each for each in self.overrides if each[: len(key)] == key), None)
+        if below is not None and key not in self.lines:
+            return f"--set {dotted(below)}"
         return f"{self.path}{self._line(key)}, {dotted(key)}"
 
     def _overridden(self, key: KeyPath) -> bool:

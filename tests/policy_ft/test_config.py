@@ -133,6 +133,13 @@ def test_all_faults_come_at_once_with_their_lines(run_file):
     assert "--set data.num_workers" in places
 
 
+def test_a_block_that_only_an_override_makes_is_told_as_that_override(run_file):
+    with pytest.raises(UserError) as caught:
+        load_config(run_file, ["trainer.steps=5", "training.stepz=5"])
+    places = {fault.split(": found")[0] for fault in caught.value.faults}
+    assert places == {"--set trainer.steps", "--set training.stepz"}
+
+
 def test_settings_cannot_be_assigned(run_file):
     with pytest.raises(ValidationError, match="frozen"):
         load_config(run_file).training.steps = 5  # type: ignore[misc]
