@@ -201,7 +201,8 @@ def _copy_group(
         if not below.startswith(prefix) or "/" in below[len(prefix) :] or below in ("", *lost):
             continue
         inside = [x for p, x in items.items() if p == below or p.startswith(f"{below}/")]
-        if all(item.is_whole for item in inside):
+        holds_lost = any(group.startswith(f"{below}/") for group in lost)
+        if not holds_lost and all(item.is_whole for item in inside):
             file.copy(file[below], made, name=below[len(prefix) :])
         elif items[below].is_group:
             _copy_group(file, target, below, items, lost)
