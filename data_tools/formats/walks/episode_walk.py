@@ -253,11 +253,22 @@ class EpisodeWalk:
         places = " or ".join(_in_words(place.model_dump()) for place in self.layout.instruction)
         self._fault(
             NO_INSTRUCTION,
-            f"no instruction; the attributes are {sorted(self.group.attrs)}",
+            self._without_sentence(),
             f"the task's sentence in {places}",
-            "Name the right place, or one text for the file, in layout.instruction.",
+            "Write it there, or name the right place, or one text for the file, in a sidecar's "
+            "layout.instruction.",
         )
         return ""
+
+    def _without_sentence(self) -> str:
+        """What is there in place of an instruction: a text without words, or nothing."""
+        may_leave = self.layout.allow_external_links
+        for place in self.layout.instruction:
+            value = fact(place, self.group, self.path, may_leave=may_leave)
+            if value is not None:
+                there = _in_words(place.model_dump())
+                return f"no instruction; {there} is there and holds no words: {str(value)[:40]!r}"
+        return f"no instruction; the attributes are {sorted(self.group.attrs)}"
 
     def _fact(self, name: str, place: Place) -> object:
         try:
