@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.doctor.checks.recording import NO_RATE, Declared, Recording
-from data_tools.errors import UserError
+from data_tools.errors import Fault, UserError
 from data_tools.finding import Finding, Rule, Told, not_checked
 
 # The edges that count [quantile], and the pixels over which their contrast is taken.
@@ -122,6 +122,7 @@ class Pictures:
         first: the picture at the first of these steps, uint8[y, x, 3]; None when none decodes.
         last: the picture at the episode's last step; None when it does not decode.
         is_complete: whether these are all the episode's steps.
+        is_looked_at: whether each frame was decoded, or told that it does not decode.
         steepness: of edges (see `optics`), of the first, the middle and the last that decode.
     """
 
@@ -132,6 +133,7 @@ class Pictures:
     first: Frame | None
     last: Frame | None
     is_complete: bool
+    is_looked_at: bool
     steepness: tuple[float, ...]
 
     @property
@@ -175,6 +177,7 @@ def look(
         first=looks[0].frame if looks else None,
         last=told[length - 1].frame if length - 1 in told else None,
         is_complete=len(told) == length,
+        is_looked_at=deep or len(told) == length,
         steepness=tuple(steep),
     )
 
@@ -198,13 +201,18 @@ def _decoded(
         try:
             frame = recording.episode.image(camera, step)
         except UserError as error:
-            value = f"camera {camera!r}: {error}"
-            report(UNDECODABLE_FRAME.found(recording.name, value, step=step))
+            report(_undecodable(recording.name, camera, step, error))
             continue
         study(frame)
         kept = frame if not told or step == recording.num_steps - 1 else None
         told[step] = _Look(frame_digest(frame), float(frame.mean()), kept)
     return told
+
+
+def _undecodable(name: str, camera: str, step: int, error: UserError) -> Finding:
+    """The finding of a frame, in the words of what was found where it should be."""
+    told = ", ".join(each.found if isinstance(each, Fault) else each for each in error.faults)
+    return UNDECODABLE_FRAME.found(name, f"camera {camera!r}: {told}", step=step)
 
 
 def frame_digest(frame: Frame) -> bytes:
@@ -216,7 +224,7 @@ def check_pictures(
     recording: Recording, declared: Declared, seen: Sequence[Pictures]
 ) -> Iterator[Told]:
     """Pictures that are black, white, frozen, repeated, or another camera's."""
-    if not all(pictures.is_complete for pictures in seen):
+    if not all(pictures.is_looked_at for pictures in seen):
         why = "of each camera only a few frames were decoded, the first, middle and last among them"
         rules = (UNDECODABLE_FRAME, BLACK_FRAME, WHITE_FRAME, REPEATED_FRAMES)
         yield not_checked(recording.name, f"{why} (--deep decodes all)", *rules)

@@ -1,11 +1,13 @@
 """Broken pictures break one rule each; three frames a camera are enough, --deep sees all."""
 
+import h5py
 import numpy as np
 import pytest
 
 from data_tools.doctor.checks.pictures import look
 from data_tools.doctor.checks.recording import Recording
-from data_tools.doctor.examination import validate
+from data_tools.doctor.examination import examine, validate
+from data_tools.formats.reader import open_dataset
 
 
 def at(step_to_break, change):
@@ -160,6 +162,17 @@ def test_a_camera_that_stands_still_with_the_robot_is_not_frozen(robot, rules):
     still = still.change(1, commands=lambda a: 0 * a + [0, 0, 0, 0, 0, 0, 1])
     still = still.see("front", lambda i, f: dataset.episodes[1].frames["front"][0], 1)
     assert "frozen_camera" not in rules(still, deep=True)
+
+
+def test_a_frame_that_does_not_decode_is_told_once_and_deep_has_looked_at_all(demos):
+    with h5py.File(demos, "r+") as file:
+        frames = file["data/demo_1/obs/front_image"]
+        frames[2] = np.zeros_like(frames[2])
+    examined = examine(open_dataset(demos), deep=True)
+    (finding,) = (each for each in examined.findings if each.rule == "undecodable_frame")
+    assert finding.step == 2
+    assert finding.sentence.count("found") == finding.sentence.count("expected") == 1
+    assert not [line for line in examined.ledger if "few frames" in line.why]
 
 
 def test_three_frames_of_a_camera_are_decoded_and_all_with_deep(robot):
