@@ -175,9 +175,9 @@ class _Comparison:
 
     def missing_faults(self, missing: Sequence[str], unexpected: Sequence[str]) -> list[str]:
         """Faults of model tensors that the file lacks; unexpected: its names that are left."""
-        remedy = "Use a complete checkpoint"
+        remedy = "Use a complete checkpoint: copy this one again, or take another"
         if self.may_lack:
-            remedy += ", or allow random weights there with init_missing"
+            remedy += "; only training may start there at random (policy.init_missing in a run)"
         if len(missing) > MAX_NAMED_FAULTS:
             found = f"nothing for {len(missing)} of the model's {len(self.tensors)} tensors, e.g. "
             found += self._listed([self.names.stored(name) for name in missing], unexpected)

@@ -170,6 +170,18 @@ def test_every_bad_tensor_is_named_at_once(policy, tmp_path):
     assert len(caught.value.faults) == 4
 
 
+def test_what_starts_at_random_is_a_setting_of_a_run_and_no_advice_to_other_commands(
+    policy, tmp_path
+):
+    save_policy(policy, tmp_path / "checkpoint")
+    edit_weights(lambda tensors: tensors.pop(OUT))(tmp_path / "checkpoint")
+    with pytest.raises(UserError) as caught:
+        load_policy(tmp_path / "checkpoint")
+    (told,) = caught.value.faults
+    assert "copy this one again, or take another" in told
+    assert "only training may start there at random (policy.init_missing in a run)" in told
+
+
 def test_the_weights_of_another_model_are_told_in_a_few_lines(policy, tmp_path):
     save_policy(policy, tmp_path / "checkpoint")
     count = len(load_file(tmp_path / "checkpoint/model.safetensors"))
