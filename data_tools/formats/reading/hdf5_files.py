@@ -247,7 +247,11 @@ def _detected(file: h5py.File, path: Path, asked: Asked, top: Path) -> Detected:
 
 def _partly(path: Path, whole: int) -> str:
     found = f"{whole} episodes without a fault beside these"
-    remedy = f"`robot-data salvage {path} NEW.hdf5` copies the episodes that are whole."
+    remedy = (
+        "Mend these as told, or delete each from a copy (h5py: `del file['data/demo_3']`). Where "
+        "storage is damaged or rows are lost, "
+        f"`robot-data salvage {path} NEW.hdf5` copies the episodes that are whole."
+    )
     return describe(str(path), found, "every episode so", remedy)
 
 

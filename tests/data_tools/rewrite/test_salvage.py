@@ -224,23 +224,6 @@ def test_an_episode_shorter_than_it_says_or_without_what_the_others_have_is_not_
         assert list(file["mask/train"]) == [b"demo_0"]
 
 
-@pytest.mark.parametrize("num_actions", [0, STEPS - 2])
-def test_an_episode_that_is_not_whole_is_left_out_though_every_byte_of_it_reads(
-    num_actions, tmp_path
-):
-    write_episodes(tmp_path / "d.hdf5")
-    with h5py.File(tmp_path / "d.hdf5", "r+") as file:
-        actions = file["data/demo_2/actions"][:num_actions]
-        del file["data/demo_2/actions"]
-        file["data/demo_2/actions"] = actions
-    result = salvage(tmp_path / "d.hdf5", tmp_path / "saved.hdf5")
-    whole = [episode.group for episode in result.episodes if episode.is_whole]
-    with h5py.File(tmp_path / "saved.hdf5") as copy:
-        assert [f"data/{name}" for name in copy["data"]] == whole
-    assert len(whole) == 5
-    assert "data/demo_2" not in whole
-
-
 def test_one_episode_a_file_is_judged_as_one(tmp_path):
     path = tmp_path / "aloha.hdf5"
     with h5py.File(path, "w") as file:

@@ -74,14 +74,6 @@ def change(path, index, fault):
         fault(file[f"data/demo_{index}"])
 
 
-def test_an_instruction_that_is_there_and_empty_is_told_so(demos):
-    change(demos, 2, lambda episode: episode.attrs.update(language_instruction=" "))
-    with pytest.raises(UserError) as caught:
-        open_dataset(demos)
-    (told, _) = caught.value.faults
-    assert "the attribute 'language_instruction' is there and holds no words: ' '" in told
-
-
 def spoil(path, index=7):
     """A NaN, in another episode than the faults are in."""
     with h5py.File(path, "r+") as file:
