@@ -21,6 +21,7 @@ from policy_ft.models.solvers import Euler, SampleRequest
 from policy_ft.models.vla import VLAModel
 from policy_ft.transforms import ModelShape, Transforms, stacked
 from policy_ft.transforms.checks import nonfinite_numbers
+from policy_ft.transforms.kinds import observation_faults
 
 MAX_LISTED_NAMES = 10
 OWN_WAY = SampleRequest()
@@ -199,9 +200,7 @@ class Policy:
         Raises:
             UserError: an observation does not meet the conventions, or there is none.
         """
-        if not observations:
-            remedy = "Give a list of one Observation a robot."
-            raise UserError(describe("observations", "none", "at least one", remedy))
+        raise_faults(observation_faults(observations))
         seen = zip(observations, _places(len(observations)), strict=True)
         samples = stacked([self.transforms.encode(each, where=place) for each, place in seen])
         return self.transforms.encode_batch(samples, self.device)
@@ -237,6 +236,7 @@ class Policy:
             UserError: an observation does not meet the conventions, the noise has another shape, or
                 an action would not be finite: none is returned then.
         """
+        raise_faults(observation_faults(observations))
         shape, noise = (len(observations), *self.chunk_shape), request.noise
         if noise is not None and tuple(noise.shape) != shape:
             remedy = "Draw standard normal numbers of that shape, or leave noise out."
