@@ -178,7 +178,8 @@ def load_native(
         stored=parts.config,
     )
     model.autocast_dtype = parts.autocast_dtype
-    if not report.missing:
+    if not report.missing and report.weights_sha256 != parts.provenance.get(WEIGHTS_HASH):
+        _require_unconverted(parts)
         require_recorded(parts.directory, WEIGHTS_HASH, report.weights_sha256, parts.provenance)
     return Policy(
         model,
@@ -255,6 +256,27 @@ def require_recorded(where: Path, key: str, found: str, provenance: Mapping[str,
         expected = f"{recorded}, as {PROVENANCE_FILE} records"
         remedy = "Copy the checkpoint again; its files do not belong together."
         raise UserError(describe(f"{where}, {key}", found, expected, remedy))
+
+
+def _require_unconverted(parts: Parts) -> None:
+    """UserError that names the tensors, of weights whose hash is not as recorded, of another type.
+
+    A policy has float32 weights, and one that acts in bfloat16 may have some of that type.
+    """
+    is_low = parts.provenance.get(PRECISION) == "bf16"
+    usual = (torch.float32, torch.bfloat16) if is_low else (torch.float32,)
+    with TensorFiles(weight_files(parts.directory)) as stored:
+        types = {name: stored.tensor(name).dtype for name in stored.headers}
+    other = {
+        name: each for name, each in types.items() if each.is_floating_point and each not in usual
+    }
+    if other:
+        name, kind = next(iter(other.items()))
+        more = f" and {len(other) - 1} more" if len(other) > 1 else ""
+        found = f"{kind} in {name!r}{more} of {len(types)} tensors, so {WEIGHTS_HASH} differs"
+        remedy = "Copy the checkpoint again: the weights were converted after they were saved."
+        expected = " or ".join(map(str, usual))
+        raise UserError(describe(str(parts.directory / WEIGHTS_FILE), found, expected, remedy))
 
 
 def _read_source(path: Path) -> PublishedRecord | None:

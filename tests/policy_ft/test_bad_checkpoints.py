@@ -170,6 +170,23 @@ def test_every_bad_tensor_is_named_at_once(policy, tmp_path):
     assert len(caught.value.faults) == 4
 
 
+@pytest.mark.parametrize("is_all", [False, True])
+def test_weights_that_were_converted_after_saving_are_told_by_tensor_and_type(
+    is_all, policy, tmp_path
+):
+    save_policy(policy, tmp_path / "checkpoint")
+    halve = {True: lambda name: True, False: lambda name: name == OUT}[is_all]
+    edit_weights(lambda t: t.update({n: t[n].half() for n in t if halve(n)}))(
+        tmp_path / "checkpoint"
+    )
+    with pytest.raises(UserError) as caught:
+        load_policy(tmp_path / "checkpoint")
+    (told,) = caught.value.faults
+    assert "found torch.float16 in '" in told
+    assert "expected torch.float32. Copy the checkpoint again" in told
+    assert is_all or repr(OUT) in told
+
+
 def test_what_starts_at_random_is_a_setting_of_a_run_and_no_advice_to_other_commands(
     policy, tmp_path
 ):
