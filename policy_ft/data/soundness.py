@@ -20,7 +20,7 @@ from policy_ft.config.data import DataConfig, SelectionConfig
 from policy_ft.data.opening import collect_missing, open_data
 from policy_ft.data.sources import Mixture, Source, fingerprints_by_source, sources_of
 from policy_ft.data.split import DividedDataset
-from policy_ft.errors import Faults, UserError, describe, raise_faults
+from policy_ft.errors import Faults, describe, raise_faults
 from policy_ft.ranks import of_first_rank
 
 _NONE: Final = np.zeros(0, np.int64)
@@ -91,7 +91,8 @@ def require_sound_data(config: DataConfig, episodes: Dataset) -> None:
         episodes: as `open_data` returns them.
     """
     sources = sources_of(episodes)
-    faults = [fault for each in sources for fault in told(each.where, _errors(config, each))]
+    faults = [fault for each in sources for fault in _hopeless(config, each)]
+    faults += [fault for each in sources for fault in told(each.where, _errors(config, each))]
     raise_faults(faults)
     raise_faults(_column_faults(config, sources))
     raise_faults(_shared(config, sources))
@@ -121,6 +122,7 @@ def data_to_check(
         held.enter_context(holding_numbers(episodes))
     sound = []
     for source in sources_of(episodes):
+        faults.extend(_hopeless(config, source))
         errors = faults.of(partial(_errors, config, source)) or []
         faults.extend(told(source.where, errors))
         left = _without(source.episodes, {each.where for each in errors})
@@ -154,13 +156,18 @@ def _setting(where: str) -> str:
     return "data.ignore" if where == "data.path" else f"{where}.ignore"
 
 
-def _errors(config: DataConfig, source: Source) -> list[Finding]:
-    ignore = [*_selection(config, source.name).ignore]
-    hopeless = sorted(UNUSABLE & {*ignore})
+def _hopeless(config: DataConfig, source: Source) -> Iterator[str]:
+    """A fault of rules that are ignored though nothing can be trained on what they find."""
+    hopeless = sorted(UNUSABLE & {*_selection(config, source.name).ignore})
     if hopeless:
         expected = "rules whose errors may be meant"
         remedy = "Remove it: nothing can be trained on such data. Mend it, as validate says."
-        raise UserError(describe(_setting(source.where), f"{hopeless}", expected, remedy))
+        yield describe(_setting(source.where), f"{hopeless}", expected, remedy)
+
+
+def _errors(config: DataConfig, source: Source) -> list[Finding]:
+    """What the doctor finds and nobody means; what cannot be meant is found all the same."""
+    ignore = [each for each in _selection(config, source.name).ignore if each not in UNUSABLE]
     if isinstance(source.episodes, DividedDataset):
         # what the run's own division shares is told by itself, whatever the files say of splits
         ignore += [rule.name for rule in SPLIT_RULES]

@@ -139,6 +139,8 @@ def test_unsound_numbers_cannot_be_meant(run_config):
     edited(config, put_nan("actions"))
     for faults in (assemble.check(config), refusal(config)):
         assert any("data.ignore: found ['not_finite']; expected" in each for each in faults)
+        assert any("[not_finite] " in each and "demo_2, step 1" in each for each in faults)
+        assert not any(each.startswith("statistics") for each in faults)
 
 
 def test_a_dataset_of_a_mixture_is_named(run_config):
