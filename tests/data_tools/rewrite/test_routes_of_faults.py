@@ -73,3 +73,17 @@ def test_an_episode_deleted_from_a_copy_as_its_fault_says_leaves_data_that_opens
 def test_an_instruction_that_is_there_and_empty_is_told_so(demos):
     told = break_episode(demos, say_nothing)
     assert "the attribute 'language_instruction' is there and holds no words: ' '" in told
+
+
+def test_an_episode_with_a_broken_frame_between_is_left_out_by_a_keep_file(
+    demos, tmp_path, robot_data
+):
+    with h5py.File(demos, "r+") as file:
+        frames = file["data/demo_1/obs/front_image"]
+        frames[2] = np.zeros_like(frames[2])
+    assert robot_data("validate", "--deep", demos)[0] == 1
+    assert robot_data("filter", demos, tmp_path / "keep.json", "--leave-out", "demo_1")[0] == 0
+    kept = open_dataset(demos, keep=tmp_path / "keep.json")
+    starts = {kept[index].name: len(kept[index].starts()) for index in range(len(kept))}
+    assert {name for name, count in starts.items() if not count} <= {f"{demos}:data/demo_1"}
+    assert sum(count > 0 for count in starts.values()) == 11
