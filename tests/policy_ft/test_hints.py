@@ -23,6 +23,9 @@ SETTING = re.compile(
     r"(?:\.(?:[a-z_0-9]+|\{\}))+)(?:,? \(?(?:of )?kind (new|pretrained))?"
 )
 KNOWS_ITS_KIND = {
+    "policy.edits": "policies.py edits pretrained policies after they are loaded",
+    "policy.init_missing": "only pretrained policies are loaded",
+    "policy.model.edits": "policies.py builds new policies with them",
     "policy.image_resize": "assemble.py refuses it to checkpoints",
     "policy.embodiment": "preflight.py and openpi.py speak of checkpoints",
     "policy.statistics": "what a checkpoint's statistics do is told of pretrained policies alone",
