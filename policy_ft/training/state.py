@@ -33,6 +33,7 @@ from policy_ft.checkpoints.weights import read_weights
 from policy_ft.config.run import RunConfig
 from policy_ft.errors import UserError, describe, raise_faults, read_json
 from policy_ft.policy import Policy
+from policy_ft.ranks import of_first_rank
 from policy_ft.training.directory import STATE_DIRECTORY, STATE_FILE, step_directory, tidy
 from policy_ft.training.hooks import Hooks
 from policy_ft.training.resume_settings import changed_settings, is_measured_alike
@@ -313,7 +314,9 @@ def require_same_run(
         changed["policy.transforms"] = "other transforms", "those of the checkpoint"
     directory = checkpoint / STATE_DIRECTORY
     checksums = _checksums(directory, saved)
-    damaged = () if checksums is None else incomplete_files(directory, checksums)
+    damaged = of_first_rank(
+        lambda: () if checksums is None else tuple(incomplete_files(directory, checksums))
+    )
     raise_faults(
         [
             *(
