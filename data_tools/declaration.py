@@ -77,6 +77,9 @@ _EXPECTED: Final = {
     "is_instance_of": "another kind of value",
 }
 
+WORD_TAG = "off"
+"""The tag of the plain word in a union of a word and a block of settings."""
+
 
 def refusals(
     details: Iterable[ErrorDetails],
@@ -142,7 +145,7 @@ def _sentences(
             names = [*_field_names(_user_path(first["loc"][:-1], model)[1])]
             names += also if len(first["loc"]) == 1 else ()
             hint = nearest(str(path[-1]), names)
-            todo = remedy or (f"Rename or remove it; {hint}" if hint else "Rename or remove it.")
+            todo = remedy or _remedy_of_key(str(path[-1]), hint)
             found = f"the unknown key {path[-1]!r}"
             return [describe(where, found, f"one of {names}", todo)]
         case "missing" if isinstance(path[-1], int):
@@ -169,6 +172,13 @@ def _own_sentence(where: str, path: KeyPath, value: object, line: str, remedy: s
     return f"{where}: {line}"
 
 
+def _remedy_of_key(key: str, hint: str) -> str:
+    name, colon, value = key.partition(":")
+    if colon and value:  # YAML takes {a:1} as a key
+        return f"Put a space behind the colon: {name}: {value}."
+    return f"Rename or remove it; {hint}" if hint else "Rename or remove it."
+
+
 def _remedy(path: KeyPath, value: object, field: FieldInfo | None) -> str:
     if value is None and field is not None and not field.is_required():
         default = f" for its default, {field.default!r}" if isinstance(field.default, str) else ""
@@ -183,6 +193,8 @@ def _in_words(value: object) -> str:
 def _expected(detail: ErrorDetails) -> str:
     context: Mapping[str, Any] = detail.get("ctx", {})
     match detail["type"]:
+        case "literal_error" if detail["loc"][-1] == WORD_TAG:
+            return f"{context['expected']} or a block of settings"
         case "literal_error":
             choices = str(context["expected"])
             return f"one of {choices}" if "," in choices or " or " in choices else choices

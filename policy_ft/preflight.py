@@ -12,7 +12,8 @@ from data_tools.formats.mapping.mapping import ConventionsMapping, without_camer
 from eval_envs.making import make_env
 from policy_ft.checkpoints.native import read_parts
 from policy_ft.config.data import DataConfig
-from policy_ft.config.run import EvaluationConfig, RunConfig
+from policy_ft.config.measures import EvaluationConfig
+from policy_ft.config.run import RunConfig
 from policy_ft.config.starting_policy import NewPolicy, PretrainedPolicy
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.data.motion import held_motion_faults

@@ -10,7 +10,8 @@ from pi0_gpu.cases import random_batch, training_flops
 from pi0_gpu.device import forget_peak, peak_gib, release, wait
 from pi0_gpu.report import Report
 from policy_ft.config.model import ModelConfig
-from policy_ft.config.run import GroupRule, OptimizerConfig
+from policy_ft.config.optimizer import OptimizerConfig
+from policy_ft.config.tuning import GroupRule
 from policy_ft.models.batch import Batch
 from policy_ft.models.build import build_model
 from policy_ft.objectives.flow import Flow

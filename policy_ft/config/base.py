@@ -1,9 +1,11 @@
 """What every settings block shares: frozen, unknown keys refused, strict integers, the word off."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StrictInt, Tag
+
+from data_tools.declaration import WORD_TAG
 
 
 class Settings(BaseModel):
@@ -55,9 +57,18 @@ Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]
 """Leaves room to count up within the 64 bits of a generator's key."""
 
 
-def on_or_off(value: object) -> str:
-    """The tag of a block that a plain word may replace: 'off' for a word, 'on' for all else.
+def _on_or_off(value: object) -> str:
+    """Null is none of the two, and is answered with the word."""
+    return WORD_TAG if value is None or isinstance(value, str) else "on"
 
-    null is none of the two, and is answered with the word.
-    """
-    return "off" if value is None or isinstance(value, str) else "on"
+
+_Block = TypeVar("_Block")
+_Word = TypeVar("_Word")
+
+OrWord = Annotated[
+    Annotated[_Block, Tag("on")] | Annotated[_Word, Tag(WORD_TAG)], Discriminator(_on_or_off)
+]
+"""A block of settings, or a plain word in its place."""
+
+OrOff = OrWord[_Block, Literal["off"]]
+"""A block of settings, or the word off."""

@@ -1,19 +1,19 @@
 """Settings of the demonstrations: where they are, how they are split and read, or made."""
 
 import re
-from typing import Annotated, Final, Literal, Self
+from typing import Final, Literal, Self
 
-from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from data_tools.formats.mapping.mapping import ColumnChoice, ConventionsMapping
 from policy_ft.config.base import (
     NonNegativeInt,
+    OrOff,
     PositiveInt,
     Real,
     Seed,
     Settings,
     Texts,
-    on_or_off,
 )
 
 
@@ -198,10 +198,7 @@ class DataConfig(SelectionConfig):
         "ratios matter, and a step of weight 0 is not trained on "
         "(docs/bring-your-own-hdf5.md).",
     )
-    collect: Annotated[
-        Annotated[CollectConfig, Tag("on")] | Annotated[Literal["off"], Tag("off")],
-        Discriminator(on_or_off),
-    ] = Field(
+    collect: OrOff[CollectConfig] = Field(
         "off",
         description="How to make data.path when it does not exist; 'off' refuses a missing path.",
     )

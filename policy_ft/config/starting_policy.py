@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, StrictInt, Tag, model_validator
+from pydantic import Field, StrictInt, model_validator
 
-from policy_ft.config.base import Settings, on_or_off
+from policy_ft.config.base import OrWord, Settings
 from policy_ft.config.edits import Edit
 from policy_ft.config.model import ModelConfig
 from policy_ft.config.resize import ModelResize
@@ -28,10 +28,7 @@ class NewPolicy(Settings):
     transforms: TransformsConfig = Field(
         description="The path from observations to numbers and back."
     )
-    tokenizer: Annotated[
-        Annotated[TrainedTokenizer, Tag("on")] | Annotated[str, Tag("off")],
-        Discriminator(on_or_off),
-    ] = Field(
+    tokenizer: OrWord[TrainedTokenizer, str] = Field(
         description="Path of a tokenizer.json to read, or {train: vocabulary size} to train one."
     )
     language_weights: str = Field(

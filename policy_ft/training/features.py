@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from policy_ft.config.run import TrainingConfig
+from policy_ft.config.training import TrainingConfig
 from policy_ft.errors import UserError, describe
 from policy_ft.models.backbones.backbone import Backbone, Feature
 from policy_ft.models.inputs import ModelInput

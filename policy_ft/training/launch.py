@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from torch import Tensor
 
-from policy_ft.config.run import TrainingConfig
+from policy_ft.config.training import TrainingConfig
 from policy_ft.data.noise import dropout_seed
 from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.models.vla import VLAModel

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from policy_ft.config.run import OptimizerConfig
+from policy_ft.config.optimizer import OptimizerConfig
 from policy_ft.tuning.plan import TuningPlan
 
 

@@ -4,7 +4,7 @@ from accelerate import Accelerator
 
 from eval_envs.episodes import seeded_suite
 from eval_envs.pool import LocalPool
-from policy_ft.config.run import EvaluationConfig
+from policy_ft.config.measures import EvaluationConfig
 from policy_ft.evaluation.rollout import evaluate
 from policy_ft.execution.executor import RecedingHorizon
 from policy_ft.policy import Policy

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from policy_ft.config.run import TrainingConfig
+from policy_ft.config.training import TrainingConfig
 from policy_ft.data.loader import BatchLoader
 from policy_ft.models.objective import Objective
 from policy_ft.policy import Policy

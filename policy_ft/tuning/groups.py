@@ -8,7 +8,8 @@ from typing import Literal, Protocol
 from torch import nn
 
 from data_tools.errors import nearest
-from policy_ft.config.run import GroupRule, OptimizerConfig
+from policy_ft.config.optimizer import OptimizerConfig
+from policy_ft.config.tuning import GroupRule
 from policy_ft.errors import UserError, describe
 from policy_ft.models.leaves import ADAPTER, matches
 from policy_ft.tuning.stochastic import batch_norms

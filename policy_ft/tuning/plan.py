@@ -7,7 +7,8 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from policy_ft.config.run import GroupRule, OptimizerConfig
+from policy_ft.config.optimizer import OptimizerConfig
+from policy_ft.config.tuning import GroupRule
 from policy_ft.errors import UserError
 from policy_ft.tuning.groups import GroupedModel, GroupPlan, plan_groups
 from policy_ft.tuning.rates import learning_rate

@@ -2,7 +2,7 @@
 
 import math
 
-from policy_ft.config.run import OptimizerConfig
+from policy_ft.config.optimizer import OptimizerConfig
 
 
 def learning_rate(train_step: int, config: OptimizerConfig) -> float:

@@ -149,7 +149,11 @@ BAD_OVERRIDES = {
         "policy.embodiment=null",
         ("found null", "or leave it out for its default, 'checkpoint'."),
     ),
-    "no block": ("evaluation=null", ("found null (no value); expected 'off'. Set evaluation to",)),
+    "no block": (
+        "evaluation=null",
+        ("found null (no value); expected 'off' or a block of settings. Set evaluation to",),
+    ),
+    "no space behind a colon": ("tuning.ema={decay:0.9}", ("behind the colon: decay: 0.9",)),
     "no value for what has no default": (
         "training.steps=null",
         ("expected a whole number. Set training.steps to such a value.",),

@@ -13,8 +13,9 @@ from policy_ft.config.config_file import (
     resolved_with_origin,
     validate_config,
 )
-from policy_ft.config.run import EmaConfig, RunConfig
+from policy_ft.config.run import RunConfig
 from policy_ft.config.starting_policy import NewPolicy, TrainedTokenizer
+from policy_ft.config.tuning import EmaConfig
 from policy_ft.errors import UserError
 
 RUN = """\

@@ -15,7 +15,8 @@ from data_tools.episode import Dataset
 from policy_ft import assemble
 from policy_ft.checkpoints.native import save_policy
 from policy_ft.config.model import ModelConfig
-from policy_ft.config.run import OptimizerConfig, RunConfig
+from policy_ft.config.optimizer import OptimizerConfig
+from policy_ft.config.run import RunConfig
 from policy_ft.data.loader import BatchLoader
 from policy_ft.data.windows import WindowDataset
 from policy_ft.formats.load import load_policy

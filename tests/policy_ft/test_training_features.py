@@ -12,7 +12,9 @@ from data_tools.formats.reader import open_dataset
 from policy_ft import assemble
 from policy_ft.checkpoints.weights import weights_hash
 from policy_ft.config.model import ExpertConfig, TimmVisionConfig
-from policy_ft.config.run import GroupRule, OptimizerConfig, TrainingConfig
+from policy_ft.config.optimizer import OptimizerConfig
+from policy_ft.config.training import TrainingConfig
+from policy_ft.config.tuning import GroupRule
 from policy_ft.errors import UserError
 from policy_ft.models.inputs import ModelInput
 from policy_ft.models.prefix import Prefix

@@ -11,7 +11,8 @@ from eval_envs.collect import collect
 from policy_ft import assemble
 from policy_ft.assemble import trainers
 from policy_ft.checkpoints.weights import weights_hash
-from policy_ft.config.run import RunConfig, TrainingConfig
+from policy_ft.config.run import RunConfig
+from policy_ft.config.training import TrainingConfig
 from policy_ft.errors import UserError
 from policy_ft.training.directory import TrainResult
 from policy_ft.training.hooks import Hook

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from policy_ft.config.run import OptimizerConfig
+from policy_ft.config.optimizer import OptimizerConfig
 from policy_ft.tuning.rates import learning_rate
 
 EXAMPLE = OptimizerConfig(lr=1.0, final_lr=0.0, warmup_steps=3, decay_steps=7)

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from data_tools.formats.reader import open_dataset
 from policy_ft import assemble
 from policy_ft.config.model import DecoderConfig, SiglipVisionConfig, TimmVisionConfig
-from policy_ft.config.run import OptimizerConfig
+from policy_ft.config.optimizer import OptimizerConfig
 from policy_ft.data.loader import BatchLoader
 from policy_ft.data.windows import WindowDataset
 from policy_ft.models.backbones.timm_tower import TimmTower

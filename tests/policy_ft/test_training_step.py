@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from policy_ft.config.run import OptimizerConfig
+from policy_ft.config.optimizer import OptimizerConfig
 from policy_ft.data.loader import BatchLoader
 from policy_ft.data.windows import WindowDataset
 from policy_ft.errors import UserError

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from policy_ft.config.run import GroupRule, OptimizerConfig
+from policy_ft.config.optimizer import OptimizerConfig
+from policy_ft.config.tuning import GroupRule
 from policy_ft.errors import UserError
 from policy_ft.tuning.groups import depths, plan_groups
 

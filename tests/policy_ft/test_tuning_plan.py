@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from policy_ft.config.run import GroupRule, OptimizerConfig
+from policy_ft.config.optimizer import OptimizerConfig
+from policy_ft.config.tuning import GroupRule
 from policy_ft.errors import UserError
 from policy_ft.tuning.plan import Phase, TuningPlan, plan_tuning
 from tests.policy_ft.test_tuning_groups import TwoTowers, reached
