@@ -224,7 +224,8 @@ MISTAKES = {
     ),
     "no value for a block": (
         ["check", "{config}", "--set", "evaluation=null"],
-        "expected 'off' or a block of settings. Set evaluation to such a value, or leave it out for its default, 'off'",
+        "expected 'off' or a block of settings. Set evaluation to such a value, or leave it out "
+        "for its default, 'off'",
     ),
     "override without value": (["check", "{config}", "--set", "seed"], "--set optimizer.lr=1e-4"),
     "override of an unknown key": (["show", "{config}", "--set", "sed=1"], "did you mean 'seed'?"),
