@@ -44,7 +44,7 @@ def train(draws: int, seed: int, steps: int, output: Path) -> tuple[float, float
     }
     config = load_config(RECIPE, [f"{name}={value}" for name, value in settings.items()])
     clock = CpuClock()
-    last = assemble.train(config, hooks=[clock]).metrics[-1]
+    last = assemble.train(config, methods=[clock]).metrics[-1]
     return last["loss"], last["action_mse"], clock
 
 

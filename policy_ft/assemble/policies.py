@@ -134,6 +134,29 @@ def starting_policy(config: RunConfig, episodes: Dataset | None) -> Policy | Non
     return policy
 
 
+def starting_policy_again(config: RunConfig, episodes: Dataset | None, trained: Policy) -> Policy:
+    """The policy that a run began with, when it has gone on since.
+
+    Args:
+        config: of the run; what it says makes the same policy again.
+        episodes: of the run.
+        trained: what became of it, which notes what it comes from.
+
+    Raises:
+        UserError: the checkpoint that the run began with has gone or has other weights now.
+    """
+    policy = starting_policy(config, episodes)
+    assert policy is not None, "a run that has begun has data"
+    now, then = (
+        each.provenance.get("parent", {}).get("weights_sha256") for each in (policy, trained)
+    )
+    if now != then:
+        found, expected = f"weights {str(now)[:12]}", f"{str(then)[:12]}, which the run began with"
+        remedy = "Put the checkpoint back that the run began with, or start a new run."
+        raise UserError(describe("policy.path", found, expected, remedy))
+    return policy
+
+
 def descended(policy: Policy, **origin: str) -> Policy:
     """The policy a run starts from, what made it noted as its parent's.
 

@@ -9,10 +9,14 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from data_tools.episode import Dataset
-from policy_ft.assemble.policies import descended, mapped, starting_policy
+from policy_ft.assemble.methods import Method, Methods, build_methods
+from policy_ft.assemble.policies import (
+    descended,
+    mapped,
+    starting_policy,
+    starting_policy_again,
+)
 from policy_ft.assemble.trainers import (
-    build_hooks,
-    build_objectives,
     build_plan,
     build_trainer,
     identity_of,
@@ -42,7 +46,6 @@ from policy_ft.training.directory import (
     starting_point,
     step_directory,
 )
-from policy_ft.training.hooks import Hook
 from policy_ft.training.launch import start_accelerator
 from policy_ft.training.metrics import read_metrics, require_tensorboard
 from policy_ft.training.run_lock import require_no_run_at_work, require_writable
@@ -59,7 +62,7 @@ def train(
     env: str | None = None,
     *,
     resume: bool = False,
-    hooks: Sequence[Hook] = (),
+    methods: Sequence[Method] = (),
     command: str = "",
 ) -> TrainResult:
     """Trains as `config` says and returns where the checkpoints are.
@@ -74,7 +77,8 @@ def train(
         episodes: demonstrations, instead of those that config.data names.
         env: Gymnasium id for the rollouts, instead of config.evaluation.env.
         resume: go on from the newest complete checkpoint in config.output_dir.
-        hooks: act while the run goes on, and have state of their own in every checkpoint.
+        methods: hooks and objectives beside those that the settings ask for; a run that is resumed
+            must have the same.
         command: what a person typed, for the provenance of the checkpoints; left out when empty.
 
     Raises:
@@ -84,23 +88,21 @@ def train(
     config = config if env is None else _with_env(config, env)
     faults = Faults()
     with ExitStack() as held:
-        run = _Requirements(config, faults, start_accelerator(), held, resume, hooks)
+        run = _Requirements(config, faults, start_accelerator(), held, resume, methods)
         run.of_directory()
         raise_faults(faults.listed)
         parts = run.met(policy, episodes, collects=True)
         raise_faults(faults.listed)
         assert parts is not None, "where nothing is wrong everything was built"
-        policy = parts.policy
-        if command:
-            policy = replace(policy, provenance={**policy.provenance, "command": command})
         trainer = build_trainer(
             config,
-            policy,
+            _made_by(command, parts.policy),
             parts.episodes,
             accelerator=run.accelerator,
             plan=parts.plan,
-            hooks=hooks,
+            methods=parts.methods,
             start=run.start,
+            load_start=parts.load_start,
             resume=resume,
         )
     found = trainer.run()
@@ -155,6 +157,8 @@ class _Parts:
     policy: Policy
     episodes: Dataset
     plan: TuningPlan
+    methods: Methods
+    load_start: Callable[[], Policy] | None
 
 
 @dataclass
@@ -170,7 +174,7 @@ class _Requirements:
     accelerator: Accelerator
     held: ExitStack
     resume: bool
-    hooks: Sequence[Hook] = ()
+    given: Sequence[Method] = ()
     tell: Tell = lambda line: None
     start: Path | None = None
 
@@ -189,14 +193,15 @@ class _Requirements:
         self, policy: Policy | None, episodes: Dataset | None, *, collects: bool
     ) -> _Parts | None:
         """The parts of the run, or None where something is missing; what is not given is built."""
-        episodes = self._data(episodes, collects=collects)
+        methods = self.faults.of(lambda: build_methods(self.config, self.given))
+        episodes = self._data(episodes, methods, collects=collects)
         policy, is_given = self._policy(policy, episodes), policy is not None
-        if policy is None:
+        if policy is None or methods is None:
             return None
         built = policy
         self._tell_of(built, episodes)
         of, config = self.faults.of, self.config
-        plan = of(lambda: build_plan(config, built))
+        plan = of(lambda: build_plan(config, built, methods.objectives))
         if plan is not None:
             if not is_given:  # what a caller built may stay as random as it is
                 of(lambda: require_loaded(plan, built))
@@ -209,13 +214,18 @@ class _Requirements:
         if plan is None or fitting is None:
             return None
         if self.start is not None and not self.faults.listed:
-            of(partial(self._same_run, built, fitting, self.start))
-        return _Parts(built, fitting, plan)
+            of(partial(self._same_run, built, fitting, methods, self.start))
+        is_begun = self.start is not None and not is_given
+        load_start = partial(starting_policy_again, config, episodes, built) if is_begun else None
+        return _Parts(built, fitting, plan, methods, load_start)
 
-    def _data(self, episodes: Dataset | None, *, collects: bool) -> Dataset | None:
+    def _data(
+        self, episodes: Dataset | None, methods: Methods | None, *, collects: bool
+    ) -> Dataset | None:
         """The sound episodes."""
         config = self.config
-        self.faults.of(lambda: require_read_columns(config.data, build_objectives(config)))
+        if methods is not None:
+            self.faults.of(partial(require_read_columns, config.data, methods.objectives))
         if episodes is None and not collects and is_to_be_collected(config.data):
             return None
         found = survey(config.data, config.seed, self.held, episodes)
@@ -243,11 +253,10 @@ class _Requirements:
         self._note(motion_remarks(fitting, policy.transforms))
         return fitting
 
-    def _same_run(self, policy: Policy, episodes: Dataset, start: Path) -> None:
+    def _same_run(self, policy: Policy, episodes: Dataset, methods: Methods, start: Path) -> None:
         """UserError where the settings or the data have changed since the run began."""
-        identity = identity_of(self.config, episodes, self.accelerator)
-        hooks = [hook.name for hook in (*build_hooks(self.config), *self.hooks)]
-        require_same_run(identity, policy, hooks, start)
+        identity = identity_of(self.config, episodes, self.accelerator, methods)
+        require_same_run(identity, policy, start)
 
     def _tell_of(self, policy: Policy, episodes: Dataset | None) -> None:
         report = policy.load_report.lines()
@@ -261,6 +270,11 @@ class _Requirements:
     def _note(self, notes: Iterable[str]) -> None:
         for note in notes:
             self.tell(f"  note: {note}")
+
+
+def _made_by(command: str, policy: Policy) -> Policy:
+    origin = {"command": command} if command else {}
+    return replace(policy, provenance={**policy.provenance, **origin})
 
 
 def _with_env(config: RunConfig, env: str) -> RunConfig:

@@ -1,6 +1,6 @@
 """The parts of a Trainer, made of settings, a policy and the data that fit it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,14 +8,13 @@ from accelerate import Accelerator
 
 from data_tools.columns import fingerprint_with
 from data_tools.episode import Dataset
+from policy_ft.assemble.methods import Methods, build_methods
 from policy_ft.config.run import RunConfig
 from policy_ft.data.loader import BatchLoader
 from policy_ft.data.sources import fingerprints_by_source, sources_of, training_and_validation
 from policy_ft.data.windows import MixedWindows, WindowDataset
 from policy_ft.models.objective import Objective, reached
-from policy_ft.objectives.flow import Flow
 from policy_ft.policy import Policy
-from policy_ft.training.hooks import Averaging, Hook
 from policy_ft.training.launch import autocast_dtype, start_accelerator
 from policy_ft.training.measure import Measure
 from policy_ft.training.optimizer import build_optimizer
@@ -28,37 +27,36 @@ from policy_ft.tuning.plan import Phase, TuningPlan, plan_tuning
 from policy_ft.tuning.precision import widen_weights
 
 
-def build_objectives(config: RunConfig) -> list[Objective]:
-    """What the settings ask to be minimised, flow matching first."""
-    return [Flow()]
-
-
-def build_hooks(config: RunConfig) -> list[Hook]:
-    """What the settings ask to act while the run goes on."""
-    ema = config.tuning.ema
-    return [] if ema == "off" else [Averaging(ema.decay)]
-
-
-def build_plan(config: RunConfig, policy: Policy) -> TuningPlan:
+def build_plan(
+    config: RunConfig, policy: Policy, objectives: Sequence[Objective] | None = None
+) -> TuningPlan:
     """Which parameters learn when, and how fast.
+
+    Args:
+        config: the run's settings.
+        policy: that is trained.
+        objectives: what is minimised; those of the settings where not given.
 
     Raises:
         UserError: rules that cannot be honoured.
     """
     tuning = config.tuning
     phases = [Phase(0, tuning.groups), *(Phase(each.start, each.groups) for each in tuning.phases)]
-    names = reached(build_objectives(config), policy.model)
+    names = reached(objectives or build_methods(config).objectives, policy.model)
     return plan_tuning(policy.model, phases, config.optimizer, names)
 
 
-def identity_of(config: RunConfig, episodes: Dataset, accelerator: Accelerator) -> RunIdentity:
-    """What a run is: its settings, the numbers of its data that it uses, and its processes."""
+def identity_of(
+    config: RunConfig, episodes: Dataset, accelerator: Accelerator, methods: Methods
+) -> RunIdentity:
+    """What a run is: its settings and methods, the numbers of its data, and its processes."""
     columns = config.data.columns
     return RunIdentity(
         config,
         fingerprint_with(episodes, columns),
         fingerprints_by_source(episodes, columns),
         accelerator.num_processes,
+        methods.given,
     )
 
 
@@ -69,8 +67,9 @@ def build_trainer(
     *,
     accelerator: Accelerator | None = None,
     plan: TuningPlan | None = None,
-    hooks: Sequence[Hook] = (),
+    methods: Methods | None = None,
     start: Path | None = None,
+    load_start: Callable[[], Policy] | None = None,
     resume: bool = False,
     in_memory: bool = False,
 ) -> Trainer:
@@ -82,33 +81,36 @@ def build_trainer(
         episodes: as the policy declares them.
         accelerator: of this process.
         plan: of these settings for this policy.
-        hooks: beside those that the settings ask for.
+        methods: what is minimised and what acts while the run goes on.
         start: the checkpoint to go on from.
+        load_start: makes the policy that the run began with, where `policy` is not that.
         resume: whether the run was asked to go on.
         in_memory: whether to leave no trace on the disk, for loops over trainings.
     """
     accelerator = accelerator or start_accelerator()
-    plan = plan or build_plan(config, policy)
-    objectives, model = build_objectives(config), policy.model.to(accelerator.device)
+    methods = methods or build_methods(config)
+    plan = plan or build_plan(config, policy, methods.objectives)
+    model = policy.model.to(accelerator.device)
     model.autocast_dtype = autocast_dtype(config.training, accelerator.device)
     policy = _in_types_to_train(policy, plan)
     windows, held_out = training_and_validation(
         episodes, policy.transforms, config.data, config.seed
     )
-    identity = identity_of(config, episodes, accelerator)
+    identity = identity_of(config, episodes, accelerator, methods)
     return Trainer(
         policy=policy,
         plan=plan,
         optimizer=build_optimizer(model, plan, config.optimizer),
         batches=_batches(config, windows, accelerator),
-        objectives=objectives,
+        objectives=methods.objectives,
         settings=config.training,
         seed=config.seed,
         clip_norm=config.optimizer.clip_norm,
         accelerator=accelerator,
-        hooks=[*build_hooks(config), *hooks],
-        measures=_measures(config, policy, episodes, held_out, objectives, accelerator),
+        hooks=methods.hooks,
+        measures=_measures(config, policy, episodes, held_out, methods.objectives, accelerator),
         store=None if in_memory else Store(identity, accelerator, start, resume),
+        load_start=load_start,
     )
 
 

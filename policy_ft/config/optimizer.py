@@ -4,7 +4,20 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from policy_ft.config.base import NonNegativeInt, PositiveInt, Real, Settings
+from policy_ft.config.base import NonNegativeInt, OrOff, PositiveInt, Real, Settings
+
+
+class PlateauConfig(Settings):
+    """Rates that fall when a measure stops to improve, on top of the schedule."""
+
+    of: Literal["validation", "rollout"] = Field(
+        "validation",
+        description="The measure: validation's loss, or the success rate of rollouts.",
+    )
+    factor: Real = Field(0.5, gt=0, lt=1, description="Multiplies every learning rate.")
+    patience: PositiveInt = Field(
+        3, description="Measurements in a row without a better one before rates fall."
+    )
 
 
 class OptimizerConfig(Settings):
@@ -41,6 +54,10 @@ class OptimizerConfig(Settings):
     )
     clip_norm: Real = Field(
         1.0, gt=0, description="Gradients are scaled down to this total norm when above it."
+    )
+
+    plateau: OrOff[PlateauConfig] = Field(
+        "off", description="Lower rates where a measure stops to improve."
     )
 
     @model_validator(mode="after")

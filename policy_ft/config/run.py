@@ -1,16 +1,36 @@
 """RunConfig: everything that decides a training run, and is saved in its checkpoints."""
 
-from typing import Self
+import re
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from policy_ft.config.base import OrOff, Seed, Settings
 from policy_ft.config.data import DataConfig
 from policy_ft.config.measures import EvaluationConfig, ValidationConfig
+from policy_ft.config.objectives import ObjectivesConfig
 from policy_ft.config.optimizer import OptimizerConfig
 from policy_ft.config.starting_policy import NewPolicy, PretrainedPolicy
 from policy_ft.config.training import TrainingConfig
 from policy_ft.config.tuning import TuningConfig
+
+
+def _names_a_class(path: str) -> str:
+    if not re.fullmatch(r"[\w.]+:\w+", path):
+        raise ValueError("a text like 'module:ClassName'")
+    return path
+
+
+ClassPath = Annotated[str, AfterValidator(_names_a_class)]
+
+
+class OwnMethod(Settings):
+    """A method of your own: a class derived from Hook or Objective (docs/how-training-works.md)."""
+
+    path: ClassPath = Field(description="Where the class is: 'module.of_mine:ClassName'.")
+    args: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Keyword arguments that it is made with."
+    )
 
 
 class RunConfig(Settings):
@@ -27,6 +47,12 @@ class RunConfig(Settings):
     tuning: TuningConfig = Field(TuningConfig(), description="Which parameters move.")
     optimizer: OptimizerConfig = Field(
         OptimizerConfig(), description="The optimizer and its schedule."
+    )
+    objectives: ObjectivesConfig = Field(
+        ObjectivesConfig(), description="Terms of the loss beside flow matching."
+    )
+    methods: tuple[OwnMethod, ...] = Field(
+        (), description="Methods of your own beside those that other settings ask for."
     )
     training: TrainingConfig = Field(description="Length, batch, precision and saving.")
     validation: ValidationConfig = Field(

@@ -1,8 +1,9 @@
 """What a run minimises: objectives, each of which turns the model's outputs into named terms."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from policy_ft.models.batch import Batch
@@ -17,7 +18,8 @@ class Term(NamedTuple):
     """
 
     values: Tensor
-    """float[n, ...]; where n is the batch, a value that is not finite is traced to its sample."""
+    """float[n, ...], or one number of the weights alone; where n is the batch, a value that is not
+    finite is traced to its sample."""
     mask: Tensor
     """bool, or float weights of at least 0, of the shape of values. What is masked (False or 0) is
     replaced by zero and not multiplied by it: whatever lies there has no loss and no gradient."""
@@ -25,19 +27,27 @@ class Term(NamedTuple):
     """Of the term in the loss; 0 only reports it."""
 
 
-class Objective(Protocol):
-    """Something to be minimised. The first of a run is the one that validation's loss tells."""
+class Objective:
+    """Something to be minimised. The first of a run is the one that validation's loss tells.
 
-    @property
-    def name(self) -> str:
-        """Names the objective in messages."""
+    One that remembers something, or needs the weights that the run began with, is a Hook as well.
+    Called without more, it counts once per micro-batch, as a penalty on the weights does.
 
-    @property
-    def columns(self) -> frozenset[str]:
-        """Names of the batch's columns that it reads where they are there."""
+    Attributes:
+        name: names the objective in messages, and its term where it has one.
+        columns: names of the batch's columns that it reads where they are there.
+    """
+
+    name: str
+    columns: frozenset[str] = frozenset()
 
     def reaches(self, model: Any) -> frozenset[str]:
-        """Names of the model's parameters that get a gradient from it."""
+        """Names of the parameters that learn for its sake: its errors depend on what they compute.
+
+        What no objective of a run reaches is dormant, and frozen. A penalty on the weights reaches
+        none: it draws at what learns anyway.
+        """
+        return frozenset()
 
     def counts(self, batch: Batch) -> Mapping[str, Tensor]:
         """Term -> the sum of its mask, float64 scalar, known before the model runs.
@@ -45,6 +55,7 @@ class Objective(Protocol):
         A step is divided into micro-batches and processes that hold unequal numbers of valid
         elements: each is divided by the count of the whole step, which must be known by then.
         """
+        return {self.name: torch.ones((), dtype=torch.float64, device=batch.actions.device)}
 
     def __call__(self, model: Any, prefix: Prefix, batch: Batch) -> Mapping[str, Term]:
         """Its terms by name, those of `counts`.
@@ -54,6 +65,19 @@ class Objective(Protocol):
             prefix: what its backbone made of the batch's observations, with gradients.
             batch: b samples.
         """
+        raise NotImplementedError(
+            f"objective {self.name!r}: found no __call__; expected one that returns its terms. "
+            "Write it; policy_ft/objectives/flow.py is an example."
+        )
+
+    def penalty(self, value: Tensor, weight: float) -> Mapping[str, Term]:
+        """The one term of a penalty: a number that does not depend on the batch.
+
+        Args:
+            value: float scalar.
+            weight: of the term in the loss.
+        """
+        return {self.name: Term(value, torch.ones_like(value, dtype=torch.bool), weight)}
 
 
 def reached(objectives: Iterable[Objective], model: Any) -> frozenset[str]:
@@ -77,11 +101,11 @@ def terms_of(
                     f"objective {objective.name!r}: found the term {name!r} for a second time; "
                     "expected each name once. Rename one of the two."
                 )
-            if term.values.shape != term.mask.shape or term.values.ndim == 0:
+            if term.values.shape != term.mask.shape:
                 raise ValueError(
                     f"objective {objective.name!r}, term {name!r}: found values "
                     f"{list(term.values.shape)} and a mask {list(term.mask.shape)}; expected one "
-                    "shape of at least one dimension. Expand the mask to the values."
+                    "shape. Expand the mask to the values."
                 )
             terms[name] = term
     return terms

@@ -11,12 +11,12 @@ from torch import Tensor
 from data_tools.columns import WEIGHT
 from policy_ft.models.batch import Batch
 from policy_ft.models.flow_path import interpolate
-from policy_ft.models.objective import Term
+from policy_ft.models.objective import Objective, Term
 from policy_ft.models.prefix import Prefix
 from policy_ft.models.vla import VLAModel
 
 
-class Flow:
+class Flow(Objective):
     """The squared error of the velocity noise - actions, over all valid elements.
 
     A batch with the column 'weight' has each sample's elements count that much: the loss is then

@@ -1,8 +1,10 @@
 """The seam for what acts while a run goes on: averages of the weights, early stops, probes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from pydantic import JsonValue
@@ -24,6 +26,9 @@ class RunView:
         plan: which parameters learn when, and how fast.
         optimizer: over every parameter that ever learns.
         objectives: what is minimised.
+        say: shows a person a line, on the first process.
+        load_start: the policy that the run began with, where that is no longer what `policy` has:
+            in a resumed run.
         lr_factor: multiplies every learning rate; saved with the run.
         stop_reason: why the run is to end after this step; empty to go on.
     """
@@ -32,8 +37,29 @@ class RunView:
     plan: TuningPlan
     optimizer: torch.optim.Optimizer
     objectives: Sequence[Objective]
+    say: Callable[[str], object]
+    load_start: Callable[[], Policy] | None = None
     lr_factor: float = 1.0
     stop_reason: str = ""
+    _start: Policy | None = field(default=None, init=False)
+
+    def starting_policy(self) -> Policy:
+        """The policy that the run began with, frozen and in evaluation mode; one for all who ask.
+
+        To be asked for in `begin`: a new run copies its weights then, a resumed run makes them
+        again of its settings.
+
+        Raises:
+            UserError: the checkpoint that the run began with has gone or has other weights now.
+        """
+        if self._start is None:
+            if self.load_start is None:
+                model = deepcopy(self.policy.model)
+            else:
+                device = next(self.policy.model.parameters()).device
+                model = self.load_start().model.to(device)
+            self._start = replace(self.policy, model=model.eval().requires_grad_(False))
+        return self._start
 
     def request_stop(self, reason: str) -> None:
         """Ends the run after this step, which is then measured and saved as its last."""
@@ -59,7 +85,11 @@ class Hook:
     replaces_weights: bool = False
 
     def begin(self, run: RunView) -> None:
-        """Called once, before the first step and before any state is loaded."""
+        """Called once, before the first step and before any state is loaded.
+
+        In a resumed run the model has the weights of its checkpoint by then: what the run began
+        with is `run.starting_policy()`.
+        """
 
     def after_backward(self, train_step: int) -> None:
         """Called when the gradients of step `train_step` (from 1) are there, before clipping."""
@@ -69,18 +99,25 @@ class Hook:
         return {}
 
     def after_measure(self, train_step: int, kind: str, values: Mapping[str, float]) -> None:
-        """Called with what a validation or a rollout ('validation', 'rollout') has found."""
+        """Called with what a validation or a rollout ('validation', 'rollout') has found.
+
+        The step may be on the disk by then: what changes here must be JSON in `state_dict`, which
+        is written again; tensors are not.
+        """
 
     def measuring(self) -> AbstractContextManager[None]:
         """Around every measurement, and around saving the policy: what is saved is what counted."""
         return nullcontext()
 
     def state_dict(self) -> Mapping[str, Tensor | JsonValue]:
-        """Everything that a resumed run needs: tensors, and what JSON can hold."""
+        """Everything that a resumed run needs: tensors, and what JSON can hold (no infinity)."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor | JsonValue]) -> None:
-        """Takes up what `state_dict` gave, while the model has the weights that were measured."""
+        """Takes up what `state_dict` gave, while the model has the weights that were measured.
+
+        Tensors are in host memory, whatever device they were saved from.
+        """
 
 
 class Averaging(Hook):
@@ -123,19 +160,17 @@ class Hooks:
     """The hooks of a run, called in their order.
 
     Attributes:
-        members: the hooks.
+        members: the hooks, each of a name of its own.
         model: whose parameters no hook may freeze or unfreeze.
     """
 
     members: tuple[Hook, ...]
     model: nn.Module
 
-    def __post_init__(self) -> None:
-        names = [hook.name for hook in self.members]
-        if len(set(names)) != len(names):
-            raise ValueError(
-                f"hooks: found the names {names}; expected each name once. Rename one of the hooks."
-            )
+    @classmethod
+    def of(cls, hooks: Sequence[Hook], objectives: Sequence[Objective], model: nn.Module) -> Self:
+        """The hooks, and the objectives that are hooks as well."""
+        return cls((*hooks, *(each for each in objectives if isinstance(each, Hook))), model)
 
     def begin(self, run: RunView) -> None:
         """Before the first step."""

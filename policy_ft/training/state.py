@@ -55,13 +55,15 @@ FORMAT, BEFORE_HOOKS_SPOKE = "policy_ft training state/3", "policy_ft training s
 class RunIdentity:
     """What a resumed run must agree with.
 
-    `source_fingerprints` are those of a mixture's sources by name.
+    `source_fingerprints` are those of a mixture's sources by name, `given_methods` the names of the
+    methods that no setting asks for.
     """
 
     config: RunConfig
     data_fingerprint: str
     source_fingerprints: Mapping[str, str] = field(default_factory=dict)
     num_processes: int = 1
+    given_methods: tuple[str, ...] = ()
 
 
 @dataclass
@@ -154,8 +156,7 @@ def restore(state: RunState, identity: RunIdentity, checkpoint: Path) -> None:
             changes the result.
     """
     directory, model, config = checkpoint / STATE_DIRECTORY, state.policy.model, identity.config
-    names = [hook.name for hook in state.hooks.members]
-    require_same_run(identity, state.policy, names, checkpoint)
+    require_same_run(identity, state.policy, checkpoint)
     saved = _saved(directory)
     checksums = _checksums(directory, saved)
 
@@ -230,7 +231,7 @@ def _write_training_state(state: RunState, identity: RunIdentity, directory: Pat
 
 
 def _state_json(state: RunState, identity: RunIdentity) -> str:
-    saved = {
+    saved: dict[str, Any] = {
         "format": FORMAT,
         "train_step": state.train_step,
         "is_assessed": state.is_assessed,
@@ -245,11 +246,18 @@ def _state_json(state: RunState, identity: RunIdentity) -> str:
             hook.name: {n: v for n, v in hook.state_dict().items() if not isinstance(v, Tensor)}
             for hook in state.hooks.members
         },
+        "given_methods": list(identity.given_methods),
         "data_fingerprint": identity.data_fingerprint,
         "source_fingerprints": dict(identity.source_fingerprints),
         "config": identity.config.model_dump(mode="json"),
     }
-    return json.dumps(saved, indent=1) + "\n"
+    try:
+        return json.dumps(saved, indent=1, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        where = f"what the hooks {list(saved['hooks'])} log or save"
+        found, expected = f"what JSON cannot hold ({error})", "finite numbers, texts and lists"
+        remedy = "Use null for what is not known yet, and tensors for arrays."
+        raise UserError(describe(where, found, expected, remedy)) from None
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
@@ -287,15 +295,12 @@ def _changed_data(
             yield key, (now, then)
 
 
-def require_same_run(
-    identity: RunIdentity, policy: Policy, hooks: Iterable[str], checkpoint: Path
-) -> None:
+def require_same_run(identity: RunIdentity, policy: Policy, checkpoint: Path) -> None:
     """UserError for every change since the run of the checkpoint began that alters its result.
 
     Args:
         identity: of the run that is to go on.
         policy: that it goes on with.
-        hooks: names of its hooks.
         checkpoint: where it goes on.
     """
     saved = _saved(checkpoint / STATE_DIRECTORY)
@@ -304,9 +309,10 @@ def require_same_run(
     if has_dropout and saved["num_processes"] != identity.num_processes:
         changed["processes"] = str(identity.num_processes), str(saved["num_processes"])
     changed |= dict(_changed_data(identity, saved))
-    own, then = sorted(hooks), sorted(saved["hooks"])
-    if own != then and not any(key.startswith("tuning.ema") for key in changed):
-        changed["hooks"] = str(own), str(then)
+    # before methods were noted, the average was the only hook that a setting asked for
+    given = saved.get("given_methods", sorted(saved["hooks"].keys() - {"average"}))
+    if sorted(identity.given_methods) != sorted(given):
+        changed["methods given in Python"] = str(list(identity.given_methods)), str(given)
     if identity.config.training.steps < saved["train_step"]:
         done = f"at least {saved['train_step']}, so many are done"
         changed["training.steps"] = str(identity.config.training.steps), done

@@ -45,7 +45,7 @@ def to_device(samples: Mapping[str, Tensor], transforms: Transforms, device: tor
 
 
 def row_sums(term: Term) -> Tensor:
-    """float32[n]: the masked sum of each row of a term.
+    """float32[n]: the masked sum of each row of a term; a scalar of a term that is one.
 
     Masked elements are replaced by zero, not multiplied by it, so that whatever lies there has a
     zero gradient.
@@ -53,7 +53,8 @@ def row_sums(term: Term) -> Tensor:
     values, mask = term.values.float(), term.mask
     if mask.dtype != torch.bool:
         values, mask = values * mask, mask > 0
-    return values.masked_fill(~mask, 0.0).reshape(len(values), -1).sum(1)
+    kept = values.masked_fill(~mask, 0.0)
+    return kept.flatten(1).sum(1) if kept.ndim > 1 else kept
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast | nullcontext[None]:
@@ -83,7 +84,7 @@ class _Part(NamedTuple):
     """What one micro-batch found of one term."""
 
     rows: Tensor
-    """float32[n], its masked sums."""
+    """float32[n] or a scalar, its masked sums."""
     mass: Tensor
     """float64 scalar, the sum of its mask."""
     weight: float
@@ -198,7 +199,7 @@ class TrainStep:
     ) -> StepResult:
         """What the step found over all ranks, in one wait for the device."""
         names = list(parts[0])
-        sums = [torch.cat([part[name].rows for part in parts]) for name in names]
+        sums = [torch.cat([part[name].rows.flatten() for part in parts]) for name in names]
         masses = [torch.stack([part[name].mass for part in parts]).sum() for name in names]
         of_weights = [weights.sum(), weights.square().sum()]
         own = torch.stack([*(each.sum(dtype=torch.float64) for each in sums), *masses, *of_weights])
@@ -285,6 +286,6 @@ def _announced(objectives: Sequence[Objective], batch: Batch) -> dict[str, Tenso
 
 def _not_finite(sample_ids: Tensor, rows: Tensor) -> list[int]:
     """The samples whose rows of a term are not finite; none where rows are no samples."""
-    if len(rows) != len(sample_ids):
+    if rows.shape != sample_ids.shape:
         return []
     return sample_ids[~torch.isfinite(rows.cpu())].tolist()

@@ -1,7 +1,7 @@
 """The training loop, of built parts. A fine-tuning method is one of the parts; none copies it."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -57,9 +57,10 @@ class Trainer:
         seed: of dropout.
         clip_norm: gradients are scaled down to this total norm when above it.
         accelerator: of this process.
-        hooks: act after each step.
+        hooks: act while the run goes on, beside the objectives that are hooks as well.
         measures: validation, rollouts.
         store: the run's directory; None trains in memory, without directory, lock or files.
+        load_start: makes the policy that the run began with; None where `policy` is still that.
     """
 
     policy: Policy
@@ -74,6 +75,7 @@ class Trainer:
     hooks: Sequence[Hook] = ()
     measures: Sequence[Measure] = ()
     store: Store | None = None
+    load_start: Callable[[], Policy] | None = None
     _records: list[Record] = field(default_factory=list)
     _measured: set[str] = field(default_factory=set)
     """Kinds of measures that the present step has had."""
@@ -102,8 +104,15 @@ class Trainer:
         self._display = ProgressDisplay(
             num_steps=self.settings.steps, is_main=self.accelerator.is_main_process
         )
-        self._view = RunView(self.policy, self.plan, self.optimizer, self.objectives)
-        self._hooks = Hooks(tuple(self.hooks), model)
+        self._view = RunView(
+            self.policy,
+            self.plan,
+            self.optimizer,
+            self.objectives,
+            self._display.say,
+            self.load_start,
+        )
+        self._hooks = Hooks.of(self.hooks, self.objectives, model)
         self._hooks.begin(self._view)
         self._state = RunState(self.policy, self.optimizer, self._hooks)
         for remark in remarks:
@@ -276,7 +285,7 @@ class Trainer:
     def _keep_what_was_measured(self) -> None:
         """The policy's weights become those that its last checkpoint has."""
         model = self.policy.model
-        if any(hook.replaces_weights for hook in self.hooks):
+        if any(hook.replaces_weights for hook in self._hooks.members):
             own = {name: p for name, p in model.named_parameters() if name in self.plan.trained}
             with self._hooks.measuring():
                 measured = {name: p.detach().clone() for name, p in own.items()}

@@ -265,10 +265,10 @@ class Stop(Hook):
 @pytest.mark.parametrize("statistics", ["shared", "own"])
 def test_an_interrupted_run_on_a_mixture_goes_on_with_the_same_bits(mixed, tmp_path, statistics):
     data = {"mixture_statistics": statistics}
-    whole = assemble.train(mixed(data=data, output_dir=str(tmp_path / "whole")), hooks=[Stop()])
+    whole = assemble.train(mixed(data=data, output_dir=str(tmp_path / "whole")), methods=[Stop()])
     with pytest.raises(KeyboardInterrupt):
-        assemble.train(mixed(data=data), hooks=[Stop(after=4)])
-    resumed = assemble.train(mixed(data=data), resume=True, hooks=[Stop()])
+        assemble.train(mixed(data=data), methods=[Stop(after=4)])
+    resumed = assemble.train(mixed(data=data), resume=True, methods=[Stop()])
     assert final_weights(resumed) == final_weights(whole)
 
 

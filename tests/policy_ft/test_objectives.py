@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from policy_ft.errors import UserError
 from policy_ft.models.batch import Batch
-from policy_ft.models.objective import Term, reached
+from policy_ft.models.objective import Objective, Term, reached
 from policy_ft.models.prefix import Prefix
 from policy_ft.models.vla import VLAModel
 from policy_ft.objectives.flow import Flow
@@ -17,11 +18,10 @@ from tests.policy_ft.losses import dormant
 from tests.policy_ft.test_training_step import Stepper, weights_of
 
 
-class PromptTokens:
+class PromptTokens(Objective):
     """Cross-entropy of each token of the instruction after the one before it."""
 
     name = "tokens"
-    columns: frozenset[str] = frozenset()
 
     def __init__(self, weight: float = 1.0) -> None:
         self.weight = weight
@@ -45,21 +45,13 @@ class PromptTokens:
         return {self.name: Term(errors, batch.inputs.prompt_mask[:, 1:], self.weight)}
 
 
-class Penalty:
+class Penalty(Objective):
     """The mean square of the last map: one number, whatever the batch."""
 
     name = "penalty"
-    columns: frozenset[str] = frozenset()
-
-    def reaches(self, model: VLAModel) -> frozenset[str]:
-        return frozenset({"expert.action_out_proj.weight"})
-
-    def counts(self, batch: Batch) -> Mapping[str, Tensor]:
-        return {self.name: torch.ones((), dtype=torch.float64)}
 
     def __call__(self, model: VLAModel, prefix: Prefix, batch: Batch) -> Mapping[str, Term]:
-        value = model.expert.action_out_proj.weight.square().mean()[None]
-        return {self.name: Term(value, torch.ones(1, dtype=torch.bool), 0.5)}
+        return self.penalty(model.expert.action_out_proj.weight.square().mean(), 0.5)
 
 
 def test_each_term_is_a_mean_over_its_own_mask(policy, episodes):
@@ -127,7 +119,7 @@ class Crooked(Penalty):
     ("objective", "fault"),
     [
         (Miscounted(), r"'penalty': found a mask that sums to 1.0; expected 3.0.*its `counts`"),
-        (Crooked(), r"values \[1, 1\] and a mask \[1\]; expected one shape"),
+        (Crooked(), r"values \[1\] and a mask \[\]; expected one shape"),
         (Flow(), r"term 'flow' for a second time; .*Rename one of the two"),
     ],
 )
@@ -137,6 +129,16 @@ def test_a_term_that_would_be_counted_wrongly_is_refused(policy, episodes, objec
     with pytest.raises(ValueError, match=fault):
         stepper.step(1, stepper.batches())
     torch.testing.assert_close(weights_of(policy.model), before, rtol=0, atol=0)
+
+
+def test_a_penalty_that_is_not_finite_blames_no_sample(policy, episodes):
+    class Endless(Penalty):
+        def __call__(self, model: VLAModel, prefix: Prefix, batch: Batch) -> Mapping[str, Term]:
+            return self.penalty(model.expert.action_out_proj.weight.sum() * float("inf"), 1.0)
+
+    stepper = Stepper(policy, episodes, objectives=[Flow(), Endless()])
+    with pytest.raises(UserError, match="not finite is a gradient of the batch with samples"):
+        stepper.step(1, stepper.batches(accumulation_steps=8))
 
 
 def weighted(batch: Batch, weights: Tensor) -> Batch:

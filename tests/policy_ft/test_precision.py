@@ -166,7 +166,7 @@ def test_a_run_keeps_float32_weights_and_moves_them_all(
         optimizer={"lr": 2.5e-5, "final_lr": 2.5e-5, "warmup_steps": 0},
     )
     steps = Steps()
-    result = assemble.train(config, hooks=[steps])
+    result = assemble.train(config, methods=[steps])
     assert {p.dtype for weights in steps.weights for p in weights.values()} == {torch.float32}
     before, after = steps.weights[-2:]
     moved = [

@@ -30,7 +30,7 @@ class HashOfEachStep(Hook):
             file.write(weights_hash(self.model) + "\\n")
         return {}
 
-assemble.train(load_config(sys.argv[1]), hooks=[HashOfEachStep()])
+assemble.train(load_config(sys.argv[1]), methods=[HashOfEachStep()])
 """
 
 

@@ -81,7 +81,7 @@ def run(config, *, resume: bool = False, watch: Watch | None = None):
         parameter.register_post_accumulate_grad_hook(lambda p: gradients.append(p.grad.clone()))
     watch = watch or Watch()
     policy.model.backbone.vision.register_forward_hook(watch.count)
-    result = assemble.train(config, policy, episodes, resume=resume, hooks=[watch])
+    result = assemble.train(config, policy, episodes, resume=resume, methods=[watch])
     return result, gradients
 
 

@@ -52,7 +52,7 @@ class Recorder(Hook):
 def test_a_hook_is_called_at_each_place_and_what_it_returns_is_logged(run_config):
     recorder = Recorder()
     config = run_config(training={"steps": 2, "log_every": 2}, validation={"every": 2})
-    result = assemble.train(config, hooks=[recorder])
+    result = assemble.train(config, methods=[recorder])
     assert recorder.calls == [
         ("begin", True),
         ("backward", 1, True),
@@ -66,7 +66,7 @@ def test_a_hook_is_called_at_each_place_and_what_it_returns_is_logged(run_config
 
 def test_tensors_and_json_of_a_hook_come_back(run_config):
     config = run_config(training={"steps": 3})
-    last = assemble.train(config, hooks=[Recorder()]).last_checkpoint
+    last = assemble.train(config, methods=[Recorder()]).last_checkpoint
     assert load_file(last / "training_state" / "hook_recorder.safetensors")["total"].tolist() == [
         6,
         6,
@@ -74,7 +74,7 @@ def test_tensors_and_json_of_a_hook_come_back(run_config):
     saved = json.loads((last / "training_state" / "state.json").read_text())
     assert saved["hooks"]["recorder"] == {"calls": 8}
     again = Recorder()
-    assemble.train(run_config(training={"steps": 4}), hooks=[again], resume=True)
+    assemble.train(run_config(training={"steps": 4}), methods=[again], resume=True)
     assert again.loaded == 8
     assert again.total.tolist() == [10, 10]
 
@@ -95,7 +95,7 @@ def test_a_hook_may_change_gradients_before_they_are_clipped(run_config):
     for name, hooks in (("plain", []), ("doubled", [Doubled()])):
         directory = run_config().output_dir + name
         config = run_config(training={"steps": 1, "log_every": 1}, output_dir=directory)
-        norms.append(assemble.train(config, hooks=hooks).metrics[0]["grad_norm"])
+        norms.append(assemble.train(config, methods=hooks).metrics[0]["grad_norm"])
     assert norms[1] == pytest.approx(2 * norms[0], rel=1e-5)
 
 
@@ -119,12 +119,12 @@ def test_a_hook_ends_the_run_and_resuming_does_not_go_on(run_config, capsys, pla
     config = run_config(
         training={"steps": 9, "save_every": 3}, validation={"every": 2, "num_windows": 4}
     )
-    result = assemble.train(config, hooks=[Enough()])
+    result = assemble.train(config, methods=[Enough()])
     assert result.last_checkpoint.name == "step_00000004"
     validated = [row["train_step"] for row in result.metrics if row["kind"] == "validation"]
     assert validated == [2, 4]
     assert "stopped after step 4: it is enough" in capsys.readouterr().out
-    again = assemble.train(config, hooks=[Enough()], resume=True)
+    again = assemble.train(config, methods=[Enough()], resume=True)
     assert again.last_checkpoint == result.last_checkpoint
     assert "the run was stopped after step 4 (it is enough); nothing to do" in " ".join(
         capsys.readouterr().out.split()
@@ -141,7 +141,7 @@ def test_a_hook_scales_the_rates_and_a_resumed_run_keeps_them(run_config):
     for steps in (3, 4):
         training = {"steps": steps, "log_every": 1, "save_every": 3}
         config = run_config(training=training, optimizer=optimizer)
-        result = assemble.train(config, hooks=[Recorder(halve)], resume=steps == 4)
+        result = assemble.train(config, methods=[Recorder(halve)], resume=steps == 4)
         rates = [row["lr"] for row in result.metrics if row["kind"] == "train"]
     assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4])
 
@@ -152,7 +152,7 @@ def test_a_hook_that_freezes_is_refused(run_config):
 
     fault = r"hooks \['average', 'recorder'\]: found requires_grad changed of 1 parameters, first "
     with pytest.raises(UserError, match=fault + r"'backbone.projector.weight'.*tuning.phases"):
-        assemble.train(run_config(), hooks=[Recorder(freeze)])
+        assemble.train(run_config(), methods=[Recorder(freeze)])
 
 
 def test_the_average_is_a_hook_whose_state_is_the_policy_itself(run_config):
@@ -226,17 +226,3 @@ def test_unfreezing_in_phases_moves_each_part_in_its_time_and_resumes_to_the_bit
     assert weights_hash(load_file(parts.last_checkpoint / "model.safetensors")) == weights_hash(
         weights[6]
     )
-
-
-def test_two_hooks_of_one_name_are_refused(run_config):
-    with pytest.raises(ValueError, match="Rename one of the hooks"):
-        assemble.train(run_config(), hooks=[Recorder(), Recorder()])
-
-
-def test_resuming_with_other_hooks_is_refused(run_config):
-    config = run_config(training={"steps": 1})
-    assemble.train(config, hooks=[Recorder()])
-    with pytest.raises(
-        UserError, match=r"hooks: found \['average'\]; expected \['average', 'recorder'\]"
-    ):
-        assemble.train(config, resume=True)

@@ -105,12 +105,12 @@ def test_the_same_settings_give_the_same_bits(run_config, tmp_path):
 def test_an_interrupted_run_goes_on_with_the_same_bits(run_config, tmp_path, stop_after):
     """Saved at step 3: stopping after 1 starts anew, after 4 and 5 goes on from 3."""
     whole = run_config(output_dir=str(tmp_path / "whole"))
-    unbroken = assemble.train(whole, hooks=[Tally()])
+    unbroken = assemble.train(whole, methods=[Tally()])
     config = run_config()
     with pytest.raises(KeyboardInterrupt):
-        assemble.train(config, hooks=[Tally(stop_after)])
+        assemble.train(config, methods=[Tally(stop_after)])
     tally = Tally()
-    resumed = assemble.train(config, resume=True, hooks=[tally])
+    resumed = assemble.train(config, resume=True, methods=[tally])
     assert state_hashes(resumed.last_checkpoint) == state_hashes(unbroken.last_checkpoint)
     assert computed(config.output_dir) == computed(whole.output_dir)
     assert tally.steps == [1, 2, 3, 4, 5, 6]
@@ -300,7 +300,7 @@ def test_a_step_that_is_not_finite_ends_the_run_and_keeps_the_checkpoints(run_co
             return {}
 
     with pytest.raises(UserError, match=r"train step 4: found loss nan.*resume from the last"):
-        assemble.train(config, hooks=[Spoiler()])
+        assemble.train(config, methods=[Spoiler()])
     last = Path(config.output_dir) / "checkpoints" / "last"
     assert last.resolve().name == "step_00000003"
     assert all(value.isfinite().all() for value in load_file(last / "model.safetensors").values())

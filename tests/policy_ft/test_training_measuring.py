@@ -119,7 +119,7 @@ def test_the_best_checkpoint_outlives_a_change_of_what_measures_it(in_tabletop, 
         config = in_tabletop("run", {**TABLETOP, "every": 4, **change})
         training = {**dict(config.training), "steps": steps, "save_every": 1, "keep": 1}
         config = config.model_copy(update={"training": TrainingConfig(**training)})
-        return assemble.train(config, resume=True, hooks=[StopAt(stop_at)])
+        return assemble.train(config, resume=True, methods=[StopAt(stop_at)])
 
     best = train(2, stop_at=0).best_checkpoint
     weights = weights_hash(load_file(best / "model.safetensors"))
