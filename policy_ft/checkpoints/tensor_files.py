@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from policy_ft.errors import UserError, describe, nearest, raise_faults, read_json
+from policy_ft.shards import whole
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_SUFFIX = ".index.json"
@@ -158,12 +159,16 @@ def tensor_files(path: Path) -> list[Path]:
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], max_shard_bytes: int | None = MAX_SHARD_BYTES
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    max_shard_bytes: int | None = MAX_SHARD_BYTES,
+    seen: Callable[[str, Tensor], object] = lambda name, stored: None,
 ) -> list[Path]:
     """Write tensors to one file, or to shards and their index where they are larger than a shard.
 
-    Tensors that lie on the disk (TensorFiles) go from file to file; those on an accelerator, and
-    those that a mapping makes when asked, pass through host memory one at a time.
+    Tensors that lie on the disk (TensorFiles) go from file to file; those on an accelerator, those
+    that a mapping makes when asked, and those of which other processes hold a part (which must
+    `lend_tensors` meanwhile) pass through host memory one at a time.
 
     Args:
         path: of the one file. Shards stand beside it: model.safetensors becomes
@@ -171,21 +176,20 @@ def write_tensors(
         tensors: by name.
         max_shard_bytes: a shard holds no more, but for a single tensor that is larger; None writes
             one file whatever its size.
+        seen: called with the name and what was written of each tensor, contiguous in host memory.
 
     Returns:
         The files written, without the index.
     """
-    shards = [sorted(tensors)]
-    if max_shard_bytes is not None:
-        sizes = {name: tensors[name].nbytes for name in sorted(tensors)}
-        shards = list(_shards(sizes, max_shard_bytes))
+    sizes = _sizes(tensors, max_shard_bytes)
+    shards = list(_shards(sizes, max_shard_bytes))
     paths = [
         path.with_name(f"{path.stem}-{number:05d}-of-{len(shards):05d}{path.suffix}")
         for number in range(1, len(shards) + 1)
     ]
     paths = [path] if len(shards) == 1 else paths
     for target, names in zip(paths, shards, strict=True):
-        _write_file(target, names, tensors)
+        _write_file(target, names, tensors, seen)
     if len(shards) > 1:
         placed = {n: p.name for p, names in zip(paths, shards, strict=True) for n in names}
         index = {
@@ -195,6 +199,20 @@ def write_tensors(
         text = json.dumps(index, indent=2) + "\n"
         path.with_name(path.name + INDEX_SUFFIX).write_text(text, encoding="utf-8")
     return paths
+
+
+def lend_tensors(
+    tensors: Mapping[str, Tensor], max_shard_bytes: int | None = MAX_SHARD_BYTES
+) -> None:
+    """What every other process does while the first writes tensors of which each holds a part.
+
+    Args:
+        tensors: the same as there.
+        max_shard_bytes: as there.
+    """
+    for names in _shards(_sizes(tensors, max_shard_bytes), max_shard_bytes):
+        for name in _in_file_order({name: tensors[name].dtype for name in names}):
+            whole(tensors[name])
 
 
 def locate_tensors(files: Sequence[Path | TensorStore], names: Iterable[str]) -> dict[str, Path]:
@@ -234,12 +252,19 @@ def copy_tensors(sources: Mapping[str, Path], target: Path) -> None:
         write_tensors(target, tensors, max_shard_bytes=None)
 
 
-def _shards(sizes: Mapping[str, int], max_bytes: int) -> Iterator[list[str]]:
+def _sizes(tensors: Mapping[str, Tensor], max_shard_bytes: int | None) -> dict[str, int]:
+    """Name -> bytes, in the order of names."""
+    if max_shard_bytes is None:  # nobody asks, and a mapping may have to make each tensor
+        return dict.fromkeys(sorted(tensors), 0)
+    return {name: tensors[name].nbytes for name in sorted(tensors)}
+
+
+def _shards(sizes: Mapping[str, int], max_bytes: int | None) -> Iterator[list[str]]:
     """Names in order, cut so that a shard holds at most max_bytes; one empty shard of none."""
     shard: list[str] = []
     total = 0
     for name, size in sizes.items():
-        if shard and total + size > max_bytes:
+        if shard and max_bytes is not None and total + size > max_bytes:
             yield shard
             shard, total = [], 0
         shard.append(name)
@@ -247,16 +272,26 @@ def _shards(sizes: Mapping[str, int], max_bytes: int) -> Iterator[list[str]]:
     yield shard
 
 
-def _write_file(path: Path, names: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
+def _in_file_order(types: Mapping[str, torch.dtype]) -> list[str]:
+    """Names of a file's tensors: wide types first, so that all are aligned."""
+    return sorted(types, key=lambda name: (-types[name].itemsize, name))
+
+
+def _write_file(
+    path: Path,
+    names: Sequence[str],
+    tensors: Mapping[str, Tensor],
+    seen: Callable[[str, Tensor], object],
+) -> None:
     """Write one file: the length of a JSON header, the header, and the tensors' bytes in its order.
 
     The library's own writer needs all tensors of a file in memory at once. Source: the section
-    "Format" of safetensors' README; tensors of wide types come first, so that all are aligned.
+    "Format" of safetensors' README.
     """
     kinds = {name: (tensors[name].dtype, list(tensors[name].shape)) for name in names}
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name in sorted(names, key=lambda each: (-kinds[each][0].itemsize, each)):
+    for name in _in_file_order({name: dtype for name, (dtype, _) in kinds.items()}):
         dtype, shape = kinds[name]
         start, end = end, end + math.prod(shape) * dtype.itemsize
         header[name] = {"dtype": _DTYPES[dtype], "shape": shape, "data_offsets": [start, end]}
@@ -265,7 +300,8 @@ def _write_file(path: Path, names: Sequence[str], tensors: Mapping[str, Tensor])
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in list(header)[1:]:
-            stored = tensors[name].detach().cpu().contiguous()
+            stored = whole(tensors[name]).cpu().contiguous()
+            seen(name, stored)
             file.write(stored.reshape(-1).view(torch.uint8).numpy().data)
 
 

@@ -15,11 +15,13 @@ from policy_ft.checkpoints.tensor_files import (
     MAX_SHARD_BYTES,
     TensorFiles,
     TensorStore,
+    lend_tensors,
     write_tensors,
 )
 from policy_ft.config.resize import ModelResize
 from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.policy import LoadReport
+from policy_ft.shards import own_part, own_rows
 
 PIECE = 2**20
 """Elements that are checked at a time: few enough to stay in the processor's cache."""
@@ -32,6 +34,8 @@ def write_weights(
     max_shard_bytes: int | None = MAX_SHARD_BYTES,
 ) -> str:
     """Write all weights of a model, some replaced by others; returns their weights_hash.
+
+    Where processes hold a part of each, all others call `lend_weights` meanwhile.
 
     Args:
         path: of the file, or of what `write_tensors` names shards after.
@@ -46,8 +50,13 @@ def write_weights(
             f"weights {strangers} are not the model's; it has e.g. {list(tensors)[:3]}"
         )
     written = {name: replaced.get(name, tensor) for name, tensor in tensors.items()}
-    write_tensors(path, written, max_shard_bytes)
-    return weights_hash(written)
+    with TensorFiles(write_tensors(path, written, max_shard_bytes)) as stored:
+        return weights_hash({name: stored.tensor(name) for name in stored.headers})
+
+
+def lend_weights(model: nn.Module) -> None:
+    """What every other process does while the first writes the weights; see `write_weights`."""
+    lend_tensors(own_tensors(model))
 
 
 def read_weights(
@@ -158,7 +167,7 @@ def _copy(target: Tensor, stored: Tensor) -> None:
         target.zero_()
         kept = [slice(min(sizes)) for sizes in zip(target.shape, stored.shape, strict=True)]
         target, stored = target[tuple(kept)], stored[tuple(kept)]
-    target.copy_(stored)
+    own_part(target).copy_(stored[own_rows(target)] if target.ndim else stored)
 
 
 def require_finite(tensor: Tensor, where: str) -> None:

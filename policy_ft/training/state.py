@@ -10,45 +10,55 @@
                 optimizer.safetensors   "<parameter>/<exp_avg | exp_avg_sq | step>"
                 hook_<name>.safetensors one for each hook that holds tensors
                 checksums.json          of every tensor in these files
+
         best -> step_00000100           links, for people and scripts
         last -> step_00000100
+
+Of a sharded run each process writes the rows that it holds, as optimizer-00001-of-00002 and so on;
+any number of processes goes on from either (state_tensors.py).
 
 A step directory appears by one rename after everything in it has reached the disk. Randomness and
 the loader have no state: they are functions of (seed, epoch, sample id, draw) and of the step.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from accelerate import PartialState
+from torch import Tensor
 
 from policy_ft.checkpoints.atomic import atomic_directory, write_atomically
 from policy_ft.checkpoints.matching import own_tensors
 from policy_ft.checkpoints.native import weight_files, write_policy
-from policy_ft.checkpoints.weights import read_weights
+from policy_ft.checkpoints.weights import lend_weights, read_weights
 from policy_ft.config.run import RunConfig
 from policy_ft.errors import UserError, describe, raise_faults, read_json
 from policy_ft.policy import Policy
 from policy_ft.ranks import of_first_rank
 from policy_ft.training.directory import STATE_DIRECTORY, STATE_FILE, step_directory, tidy
 from policy_ft.training.hooks import Hooks
+from policy_ft.training.optimizer import load_optimizer, optimizer_tensors
 from policy_ft.training.resume_settings import changed_settings, is_measured_alike
 from policy_ft.training.selection import Best
 from policy_ft.training.state_tensors import (
     Checksums,
+    Rows,
     incomplete_files,
     read_checksums,
-    stored_tensors,
+    stored_rows,
     write_tensors,
 )
 from policy_ft.transforms import Transforms
 from policy_ft.tuning.stochastic import active_dropouts
 
-FORMAT, BEFORE_HOOKS_SPOKE = "policy_ft training state/3", "policy_ft training state/2"
+FORMAT = "policy_ft training state/4"
+BEFORE_SHARDS = "policy_ft training state/3"
+BEFORE_HOOKS_SPOKE = "policy_ft training state/2"
 
 
 @dataclass(frozen=True)
@@ -99,21 +109,34 @@ class RunState:
 def save_checkpoint(state: RunState, identity: RunIdentity, checkpoints: Path) -> Path:
     """Writes `checkpoints/step_<train_step>`, tidies, and returns its path.
 
-    A kill leaves all of it or none.
+    A kill leaves all of it or none. Every process must call it; the first writes, and of a sharded
+    run each its own part of the state.
     A step that is there already has the same content but for what measuring it found, so only that
     is written.
     """
     target = step_directory(checkpoints, state.train_step)
-    if target.exists():
+    is_first = PartialState().is_main_process
+    if not of_first_rank(target.exists):
+        _write(state, identity, target)
+    elif is_first:
         write_atomically(target / STATE_DIRECTORY / STATE_FILE, _state_json(state, identity))
-    else:
-        with atomic_directory(target) as unfinished:
-            policy = replace(state.policy, provenance=_provenance(state, identity))
-            with state.hooks.measuring():
-                write_policy(policy, unfinished)
-            _write_training_state(state, identity, unfinished / STATE_DIRECTORY)
-    tidy(checkpoints, identity.config.training.keep, state.best_steps)
+    if is_first:
+        tidy(checkpoints, identity.config.training.keep, state.best_steps)
     return target
+
+
+def _write(state: RunState, identity: RunIdentity, target: Path) -> None:
+    process = PartialState()
+    with ExitStack() as stack:
+        unfinished = of_first_rank(lambda: stack.enter_context(atomic_directory(target)))
+        policy = replace(state.policy, provenance=_provenance(state, identity))
+        with state.hooks.measuring():
+            if process.is_main_process:
+                write_policy(policy, unfinished)
+            else:
+                lend_weights(policy.model)
+        _write_training_state(state, identity, unfinished / STATE_DIRECTORY)
+        process.wait_for_everyone()  # the name appears when every process has written
 
 
 def _provenance(state: RunState, identity: RunIdentity) -> dict[str, Any]:
@@ -160,21 +183,21 @@ def restore(state: RunState, identity: RunIdentity, checkpoint: Path) -> None:
     saved = _saved(directory)
     checksums = _checksums(directory, saved)
 
-    def stored(name: str) -> Iterator[tuple[str, Tensor]]:
-        expected = None if checksums is None else checksums[name]
-        return stored_tensors(directory / f"{name}.safetensors", expected)
+    def stored(name: str) -> Iterator[Rows]:
+        return stored_rows(directory, name, checksums)
 
     read_weights(weight_files(checkpoint), model)
     for hook in state.hooks.members:
-        name = f"hook_{hook.name}"
-        has_tensors = (directory / f"{name}.safetensors").exists()
-        on_host = {n: t.to("cpu", copy=True) for n, t in (stored(name) if has_tensors else ())}
+        on_host: dict[str, Tensor] = {}
+        for rows in stored(f"hook_{hook.name}"):
+            if rows.name not in on_host:
+                on_host[rows.name] = torch.empty(rows.shape, dtype=rows.values.dtype)
+            rows.into(on_host[rows.name])
         hook.load_state_dict({**saved["hooks"][hook.name], **on_host})
-    own, has_weights = own_tensors(model), checksums is None or "weights" in checksums
-    with torch.no_grad():
-        for name, weight in stored("weights") if has_weights else ():
-            own[name].copy_(weight)
-    _load_optimizer(state.optimizer, model, stored("optimizer"))
+    own = own_tensors(model)
+    for rows in stored("weights"):
+        rows.into(own[rows.name])
+    load_optimizer(state.optimizer, model, stored("optimizer"))
     state.train_step = saved["train_step"]
     state.is_assessed = saved["is_assessed"]
     state.train_s = saved["train_s"]
@@ -205,7 +228,7 @@ def _saved(directory: Path) -> dict[str, Any]:
         recent = [dict(zip(("loss", "grad_norm"), pair, strict=True)) for pair in saved["recent"]]
         fresh = {"hooks": hooks, "recent": recent, "lr_factor": 1.0, "stop_reason": ""}
         return {"earlier_bests": [], **saved, **fresh}
-    if saved["format"] != FORMAT:
+    if saved["format"] not in (FORMAT, BEFORE_SHARDS):
         remedy = "Resume with the version of policy_ft that began the run."
         where = f"{directory / STATE_FILE}, format"
         raise UserError(describe(where, repr(saved["format"]), repr(FORMAT), remedy))
@@ -213,13 +236,13 @@ def _saved(directory: Path) -> dict[str, Any]:
 
 
 def _write_training_state(state: RunState, identity: RunIdentity, directory: Path) -> None:
-    directory.mkdir()
+    of_first_rank(directory.mkdir)
     model = state.policy.model
     learning = {id(p) for group in state.optimizer.param_groups for p in group["params"]}
     trained = {name for name, parameter in model.named_parameters() if id(parameter) in learning}
     buffers = {name for name, _ in model.named_buffers()}
     own = {name: value for name, value in own_tensors(model).items() if name in trained | buffers}
-    files = {"optimizer": _optimizer_tensors(state.optimizer, model)}
+    files = {"optimizer": optimizer_tensors(state.optimizer, model)}
     if any(hook.replaces_weights for hook in state.hooks.members):
         files["weights"] = own
     for hook in state.hooks.members:
@@ -227,7 +250,8 @@ def _write_training_state(state: RunState, identity: RunIdentity, directory: Pat
         if tensors:
             files[f"hook_{hook.name}"] = tensors
     write_tensors(files, directory)
-    (directory / STATE_FILE).write_text(_state_json(state, identity), encoding="utf-8")
+    if PartialState().is_main_process:
+        (directory / STATE_FILE).write_text(_state_json(state, identity), encoding="utf-8")
 
 
 def _state_json(state: RunState, identity: RunIdentity) -> str:
@@ -258,25 +282,6 @@ def _state_json(state: RunState, identity: RunIdentity) -> str:
         found, expected = f"what JSON cannot hold ({error})", "finite numbers, texts and lists"
         remedy = "Use null for what is not known yet, and tensors for arrays."
         raise UserError(describe(where, found, expected, remedy)) from None
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    return {
-        f"{name}/{key}": value
-        for name, parameter in model.named_parameters()
-        if parameter in optimizer.state
-        for key, value in optimizer.state[parameter].items()
-    }
-
-
-def _load_optimizer(
-    optimizer: torch.optim.Optimizer, model: nn.Module, saved: Iterable[tuple[str, Tensor]]
-) -> None:
-    parameters = dict(model.named_parameters())
-    for full_name, value in saved:
-        name, key = full_name.rsplit("/", 1)
-        parameter = parameters[name]
-        optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
 
 
 def _changed_data(

@@ -76,8 +76,7 @@ class Store:
 
     def save(self, state: RunState) -> None:
         """A checkpoint of this step, or what measuring has found of it since."""
-        if self.accelerator.is_main_process:
-            save_checkpoint(state, self.identity, self.checkpoints)
+        save_checkpoint(state, self.identity, self.checkpoints)
         self.accelerator.wait_for_everyone()
 
     def metrics(self, state: RunState) -> AbstractContextManager[MetricsLog | None]:
