@@ -22,6 +22,7 @@ __all__ = [
     "nearest",
     "raise_faults",
     "read_json",
+    "read_lines",
     "validation_faults",
 ]
 
@@ -48,6 +49,16 @@ def read_json(path: Path) -> Any:
                 "Copy the file again; it is damaged.",
             )
         ) from None
+
+
+def read_lines(path: Path, where: str) -> tuple[str, ...]:
+    """The lines of a text file that are not blank; UserError naming the setting `where`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        expected, remedy = "a text file, one entry a line", "Correct the path."
+        raise UserError(describe(where, f"{path} ({error})", expected, remedy)) from None
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def size_setting(name: str) -> str:

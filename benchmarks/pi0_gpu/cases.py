@@ -54,6 +54,7 @@ def random_batch(config: ModelConfig, batch: int, cameras: int, device: str) -> 
         noise=torch.randn(batch, 1, *chunk, device=device),
         time=torch.rand(batch, 1, device=device),
         sample_id=torch.arange(batch),
+        epoch=torch.zeros(batch, dtype=torch.int64),
     )
 
 

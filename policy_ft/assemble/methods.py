@@ -13,6 +13,7 @@ from policy_ft.errors import Faults, UserError, describe, raise_faults
 from policy_ft.models.objective import Objective
 from policy_ft.objectives.flow import Flow
 from policy_ft.objectives.l2_sp import L2Sp
+from policy_ft.objectives.lwf import LearningWithoutForgetting
 from policy_ft.training.hooks import Averaging, Hook
 from policy_ft.training.plateau import Plateau
 
@@ -42,6 +43,9 @@ def build_methods(config: RunConfig, given: Sequence[Method] = ()) -> Methods:
     """
     methods: list[Method] = [Flow()]
     ema, l2_sp, plateau = config.tuning.ema, config.objectives.l2_sp, config.optimizer.plateau
+    lwf = config.objectives.lwf
+    if lwf != "off":
+        methods.append(LearningWithoutForgetting(lwf, config.seed))
     if l2_sp != "off":
         methods.append(L2Sp(l2_sp.weight))
     if ema != "off":

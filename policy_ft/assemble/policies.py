@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_tools.episode import Dataset
 from policy_ft.checkpoints.edited import edited
-from policy_ft.checkpoints.native import UNUSED_HASH
+from policy_ft.checkpoints.provenance import descended
 from policy_ft.config.run import RunConfig
 from policy_ft.config.starting_policy import NewPolicy, PretrainedPolicy, TrainedTokenizer
 from policy_ft.config.transforms import TransformsConfig
@@ -28,16 +28,6 @@ from policy_ft.preflight import (
 )
 from policy_ft.tokenization import read_tokenizer, train_tokenizer
 from policy_ft.transforms import ModelShape, Transforms, prompt_text
-
-PARENT_KEYS = (
-    "weights_sha256",
-    "command",
-    "data",
-    "data_fingerprint",
-    "seed",
-    "train_step",
-    "parent",
-)
 
 
 def build_policy(config: RunConfig, episodes: Dataset) -> Policy:
@@ -155,19 +145,6 @@ def starting_policy_again(config: RunConfig, episodes: Dataset | None, trained: 
         remedy = "Put the checkpoint back that the run began with, or start a new run."
         raise UserError(describe("policy.path", found, expected, remedy))
     return policy
-
-
-def descended(policy: Policy, **origin: str) -> Policy:
-    """The policy a run starts from, what made it noted as its parent's.
-
-    One that was never saved has no hash to be called by, and keeps what its maker noted.
-    """
-    own = policy.provenance
-    if "weights_sha256" not in own:
-        return policy
-    parent = {**origin, **{key: own[key] for key in PARENT_KEYS if key in own}}
-    kept = {key: own[key] for key in ("replan_steps", UNUSED_HASH) if key in own}
-    return replace(policy, provenance={**kept, "parent": parent})
 
 
 def _new_policy(config: RunConfig, new: NewPolicy, episodes: Dataset) -> Policy:

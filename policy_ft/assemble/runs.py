@@ -11,7 +11,6 @@ from accelerate import Accelerator
 from data_tools.episode import Dataset
 from policy_ft.assemble.methods import Method, Methods, build_methods
 from policy_ft.assemble.policies import (
-    descended,
     mapped,
     starting_policy,
     starting_policy_again,
@@ -21,6 +20,7 @@ from policy_ft.assemble.trainers import (
     build_trainer,
     identity_of,
 )
+from policy_ft.checkpoints.provenance import descended
 from policy_ft.config.data import DataConfig
 from policy_ft.config.run import RunConfig
 from policy_ft.config.starting_policy import PretrainedPolicy
@@ -29,6 +29,7 @@ from policy_ft.data.opening import is_to_be_collected
 from policy_ft.data.soundness import data_to_check, survey
 from policy_ft.errors import Faults, UserError, describe, raise_faults
 from policy_ft.formats.load import load_policy
+from policy_ft.objectives.lwf import require_old_sentences
 from policy_ft.policy import Policy
 from policy_ft.preflight import (
     remarks,
@@ -207,6 +208,8 @@ class _Requirements:
                 of(lambda: require_loaded(plan, built))
             device = self.accelerator.device
             of(lambda: require_speed_settings(config, built, plan, device))
+        if (lwf := config.objectives.lwf) != "off":
+            of(partial(require_old_sentences, lwf, built))
         of(lambda: require_rollouts(config, built))
         if episodes is None:
             return None

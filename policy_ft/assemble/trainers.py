@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from data_tools.columns import fingerprint_with
 from data_tools.episode import Dataset
 from policy_ft.assemble.methods import Methods, build_methods
+from policy_ft.checkpoints.provenance import INSTRUCTIONS, noted_instructions
 from policy_ft.config.run import RunConfig
 from policy_ft.data.loader import BatchLoader
 from policy_ft.data.sources import fingerprints_by_source, sources_of, training_and_validation
@@ -96,6 +97,7 @@ def build_trainer(
     windows, held_out = training_and_validation(
         episodes, policy.transforms, config.data, config.seed
     )
+    policy = _noting_instructions(policy, windows)
     identity = identity_of(config, episodes, accelerator, methods)
     return Trainer(
         policy=policy,
@@ -112,6 +114,11 @@ def build_trainer(
         store=None if in_memory else Store(identity, accelerator, start, resume),
         load_start=load_start,
     )
+
+
+def _noting_instructions(policy: Policy, windows: WindowDataset | MixedWindows) -> Policy:
+    noted = {INSTRUCTIONS: noted_instructions(windows.instructions)}
+    return replace(policy, provenance={**policy.provenance, **noted})
 
 
 def _in_types_to_train(policy: Policy, plan: TuningPlan) -> Policy:

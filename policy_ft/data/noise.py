@@ -28,6 +28,8 @@ class Purpose(IntEnum):
     MIXTURE = 4
     LIMIT = 5
     ROLLOUT = 6
+    LWF = 7
+    LWF_CHUNK = 8
 
 
 def generator(seed: int, purpose: Purpose, epoch: int, sample_id: int = 0) -> np.random.Generator:

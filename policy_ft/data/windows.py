@@ -97,6 +97,11 @@ class WindowDataset:
         columns = {COLUMN + name: np.asarray(episode.column(name)[step]) for name in self.columns}
         return {**sample, "sample_id": np.array(sample_id, dtype=np.int64), **columns}
 
+    @property
+    def instructions(self) -> frozenset[str]:
+        """What the episodes are asked to do."""
+        return frozenset(self.episodes[index].instruction for index in self.indices.tolist())
+
     def order(self, seed: int) -> Shuffled:
         """Every window once an epoch, shuffled."""
         return Shuffled((len(self),), (1.0,), seed)
@@ -141,6 +146,11 @@ class MixedWindows:
         """
         part, own_id = self._part(sample_id)
         return {**part[own_id], "sample_id": np.array(sample_id, dtype=np.int64)}
+
+    @property
+    def instructions(self) -> frozenset[str]:
+        """What the episodes of all sources are asked to do."""
+        return frozenset().union(*(part.instructions for part in self.parts))
 
     def order(self, seed: int) -> Shuffled:
         """Each source's windows once in its own epochs, shuffled and mixed by the shares."""

@@ -23,6 +23,8 @@ class Batch:
         noise: float32[b, k, h, a]. time: float32[b, k], or [b, k, h] where the steps of a chunk
             have times of their own; 1 = noise, 0 = data.
         sample_id: int64[b], in host memory.
+        epoch: int64[b], in host memory: which pass over the data each sample is of; with the
+            sample id it names what is drawn for it.
         columns: name -> float32[b] of what else the data says of each sample, e.g. 'weight'.
     """
 
@@ -32,4 +34,5 @@ class Batch:
     noise: Tensor
     time: Tensor
     sample_id: Tensor
+    epoch: Tensor
     columns: Mapping[str, Tensor] = field(default_factory=dict)

@@ -36,6 +36,7 @@ def to_device(samples: Mapping[str, Tensor], transforms: Transforms, device: tor
         noise=samples["noise"].to(device, non_blocking=True),
         time=samples["time"].to(device, non_blocking=True),
         sample_id=samples["sample_id"],
+        epoch=samples["epoch"],
         columns={
             name.removeprefix(COLUMN): values.to(device, non_blocking=True)
             for name, values in samples.items()

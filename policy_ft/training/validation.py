@@ -170,6 +170,7 @@ class Validation:
         # every noise draw meets every time: draw 0 at all times, then draw 1, ...
         return {
             **stacked([self._windows[sample_id] for sample_id in sample_ids]),
+            "epoch": torch.zeros(len(sample_ids), dtype=torch.int64),
             "noise": torch.from_numpy(noise).repeat_interleave(len(times), dim=1),
             "time": times.repeat(self._grid.num_noise).expand(len(sample_ids), -1),
         }

@@ -1,13 +1,9 @@
 """The one path: observations and actions to numbers for the model, and chunks back to actions."""
 
+from policy_ft.transforms.checks import delta_pairs, restricted
 from policy_ft.transforms.prompts import prompt_text
 from policy_ft.transforms.records import ModelShape, Statistics
-from policy_ft.transforms.transform import (
-    Transforms,
-    delta_pairs,
-    restricted,
-    stacked,
-)
+from policy_ft.transforms.transform import Transforms, stacked
 
 __all__ = [
     "ModelShape",

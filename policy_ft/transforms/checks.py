@@ -11,7 +11,7 @@ from data_tools.finite import nonfinite_columns, nonfinite_faults
 from data_tools.formats.mapping.mapping import map_faults
 from data_tools.stats import NormalizationStats
 from policy_ft.config.transforms import TransformsConfig
-from policy_ft.errors import describe, nearest, size_setting
+from policy_ft.errors import describe, nearest, raise_faults, size_setting
 from policy_ft.transforms.held import scaling_faults
 from policy_ft.transforms.records import ModelShape, Statistics
 
@@ -230,3 +230,26 @@ def delta_faults(
             remedy = "Remove it: making it relative once more would train wrong targets."
             found = f"{name!r}, which is declared {reference!r}"
             yield describe(setting, found, "an absolute column", remedy)
+
+
+def restricted(conventions: Conventions, cameras: Sequence[str], where: str) -> Conventions:
+    """The same declaration with these cameras only, in this order.
+
+    Args:
+        conventions: of a dataset or an environment.
+        cameras: names.
+        where: how messages call the declaration, e.g. "data.path demos/pick.hdf5".
+
+    Raises:
+        UserError: a camera is not declared.
+    """
+    raise_faults(absent_cameras(cameras, conventions.camera_names, where))
+    chosen = tuple(conventions.camera(name) for name in cameras)
+    return conventions.model_copy(update={"cameras": chosen})
+
+
+def delta_pairs(config: TransformsConfig, conventions: Conventions) -> tuple[tuple[int, int], ...]:
+    """(action column, state column) of every delta action; UserError where there is none."""
+    raise_faults(delta_faults(config, conventions))
+    actions, states = conventions.action.names, conventions.state.names
+    return tuple((actions.index(name), states.index(name)) for name in config.delta_actions)

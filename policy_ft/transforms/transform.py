@@ -6,7 +6,7 @@ that a frame is treated alike wherever it comes from. `encode` is plain numpy fo
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -26,9 +26,8 @@ from policy_ft.errors import describe, raise_faults, size_setting
 from policy_ft.models.inputs import ModelInput, trimmed_prompt_length
 from policy_ft.tokenization import TOKENIZER_FILE
 from policy_ft.transforms.checks import (
-    absent_cameras,
     action_faults,
-    delta_faults,
+    delta_pairs,
     image_faults,
     part_faults,
     state_faults,
@@ -170,6 +169,30 @@ class Transforms:
             sample["action_columns"] = self.action_dim_mask
         return sample
 
+    def with_instructions(self, inputs: ModelInput, instructions: Sequence[str]) -> ModelInput:
+        """The same observations under other instructions, as if they had been encoded with them.
+
+        Args:
+            inputs: b encoded observations.
+            instructions: b texts.
+
+        Raises:
+            UserError: an instruction is too long.
+        """
+        width = len(self.conventions.state.names)
+        states = inputs.state[:, :width].cpu().double().numpy()
+        prompts = [
+            self._encode_prompt(text, state, f"instruction {text!r}")
+            for text, state in zip(instructions, states, strict=True)
+        ]
+        tokens, mask = (torch.from_numpy(np.stack(part)) for part in zip(*prompts, strict=True))
+        length, device = trimmed_prompt_length(mask), inputs.state.device
+        return replace(
+            inputs,
+            prompt_tokens=tokens[:, :length].to(device),
+            prompt_mask=mask[:, :length].to(device),
+        )
+
     def encode_batch(self, samples: Mapping[str, Tensor], device: torch.device | str) -> ModelInput:
         """The model's input from stacked samples in host memory.
 
@@ -303,29 +326,6 @@ class Transforms:
 def stacked(samples: Sequence[Mapping[str, Array]]) -> dict[str, Tensor]:
     """Encoded samples as one batch in host memory: each array gains a leading dimension."""
     return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
-
-
-def restricted(conventions: Conventions, cameras: Sequence[str], where: str) -> Conventions:
-    """The same declaration with these cameras only, in this order.
-
-    Args:
-        conventions: of a dataset or an environment.
-        cameras: names.
-        where: how messages call the declaration, e.g. "data.path demos/pick.hdf5".
-
-    Raises:
-        UserError: a camera is not declared.
-    """
-    raise_faults(absent_cameras(cameras, conventions.camera_names, where))
-    chosen = tuple(conventions.camera(name) for name in cameras)
-    return conventions.model_copy(update={"cameras": chosen})
-
-
-def delta_pairs(config: TransformsConfig, conventions: Conventions) -> tuple[tuple[int, int], ...]:
-    """(action column, state column) of every delta action; UserError where there is none."""
-    raise_faults(delta_faults(config, conventions))
-    actions, states = conventions.action.names, conventions.state.names
-    return tuple((actions.index(name), states.index(name)) for name in config.delta_actions)
 
 
 def _padded(values: Array, width: int) -> npt.NDArray[np.float32]:

@@ -24,6 +24,7 @@ def flow_batch(
         noise=draws,
         time=times if times.ndim > 1 else times[:, None],
         sample_id=torch.arange(len(actions)),
+        epoch=torch.zeros(len(actions), dtype=torch.int64),
     )
 
 

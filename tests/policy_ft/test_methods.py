@@ -17,7 +17,10 @@ from policy_ft.models.objective import Objective, Term
 from policy_ft.training.hooks import Hook, RunView
 
 OWN = "tests.policy_ft.test_methods"
+OLD = ["reach for it", "lift the cube"]
 METHODS = {
+    "lwf, velocity": {"objectives": {"lwf": {"sentences": OLD, "share": 0.5}}},
+    "lwf, chunk": {"objectives": {"lwf": {"sentences": OLD, "target": "chunk", "share": 1.0}}},
     "l2_sp": {"objectives": {"l2_sp": {"weight": 0.1}}},
     "plateau": {"optimizer": {"plateau": {"patience": 1}}},
     "own": {

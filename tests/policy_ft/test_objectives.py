@@ -170,6 +170,7 @@ def test_equal_weights_change_nothing_and_zero_leaves_a_sample_out(policy, episo
         noise=batch.noise[rows],
         time=batch.time[rows],
         sample_id=batch.sample_id[rows],
+        epoch=batch.epoch[rows],
     )
     pairs = [(batch, weighted(batch, torch.full((8,), 2.0))), (subset, weighted(batch, kept))]
     for plain, other in pairs:
