@@ -41,6 +41,10 @@ class Commands(LateGroup):
             "policy_ft.commands.checkpoints",
             "Write a checkpoint in the format of policy_ft, openpi or LeRobot, bit for bit.",
         ),
+        "merge": (
+            "policy_ft.commands.checkpoints",
+            "Write the weights between two checkpoints of one policy, or the mean of several.",
+        ),
         "push": (
             "policy_ft.commands.checkpoints",
             "Upload a checkpoint directory to the hub, to a private repository if it is a new one.",

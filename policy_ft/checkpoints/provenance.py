@@ -44,6 +44,16 @@ def noted_instructions(instructions: Iterable[str]) -> list[str]:
     return unique[:: max(every, 1)]
 
 
+def in_brief(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The provenance as people read it: of the sentences how many, and one."""
+    brief = dict(provenance)
+    if said := brief.get(INSTRUCTIONS):
+        brief[INSTRUCTIONS] = f"{len(said)}, e.g. {said[0]!r}"
+    if "parent" in brief:
+        brief["parent"] = in_brief(brief["parent"])
+    return brief
+
+
 def old_instructions(provenance: Mapping[str, Any]) -> tuple[str, ...]:
     """The sentences that a policy knew before the run that it is of: its parents', each once.
 

@@ -1,13 +1,17 @@
 """The commands that move checkpoints between formats and places."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from policy_ft.commands.options import Checkpoint, EmbodimentName, TokenizerPath
+from policy_ft.errors import UserError, describe
 from policy_ft.formats import hub
 from policy_ft.formats.conversion.convert import convert as convert_checkpoint
+from policy_ft.formats.conversion.interpolation import EVERYTHING
+from policy_ft.formats.conversion.interpolation import merge as merge_checkpoints
 from policy_ft.formats.load import locate
 
 app = typer.Typer()
@@ -45,6 +49,39 @@ def convert(
     for remark in converted.remarks:
         print(f"note: {remark}")
     print(f"wrote {converted.directory}\nweights SHA-256 {converted.weights_sha256}")
+
+
+@app.command()
+def merge(
+    checkpoints: Annotated[
+        list[Path], typer.Argument(metavar="CHECKPOINT...", help="Of one policy, two or more.")
+    ],
+    output: Annotated[Path, typer.Option(metavar="DIRECTORY", help="To be made.")],
+    alpha: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[GROUP=]SHARE",
+            help="Share of the second checkpoint, 0 to 1; of a group or pattern alone with its "
+            "name, e.g. language=0.3. Without: the mean of all.",
+        ),
+    ] = [],  # noqa: B006 - typer reads the default and never changes it
+) -> None:
+    """Write the weights between two checkpoints of one policy, or the mean of several."""
+    merged = merge_checkpoints(checkpoints, output, _alphas(alpha) if alpha else None)
+    print(f"wrote {merged.directory}\nweights SHA-256 {merged.weights_sha256}")
+
+
+def _alphas(texts: Sequence[str]) -> dict[str, float]:
+    """Pattern -> share, what has no pattern last."""
+    alphas: dict[str, float] = {}
+    for text in texts:
+        pattern, is_named, share = text.rpartition("=")
+        try:
+            alphas[pattern if is_named else EVERYTHING] = float(share)
+        except ValueError:
+            expected, remedy = "GROUP=SHARE or SHARE, a number", "Write e.g. --alpha language=0.3."
+            raise UserError(describe("--alpha", repr(text), expected, remedy)) from None
+    return dict(sorted(alphas.items(), key=lambda item: item[0] == EVERYTHING))
 
 
 @app.command()

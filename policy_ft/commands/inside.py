@@ -9,6 +9,7 @@ import yaml
 from rich.table import Table
 
 from data_tools.view.tables import numbers, print_table
+from policy_ft.checkpoints.provenance import in_brief
 from policy_ft.checkpoints.stored_model import read_model
 from policy_ft.commands.options import require_none
 from policy_ft.errors import UserError, describe, nearest
@@ -80,7 +81,7 @@ def _inside(located: Located, embodiment: str | None, tokenizer: str | None) -> 
         "format": "policy_ft",
         "model": policy.config.model_dump(mode="json"),
         "conventions": policy.conventions.model_dump(mode="json"),
-        "provenance": policy.provenance,
+        "provenance": in_brief(policy.provenance),
         "still_columns": list(policy.transforms.still_notes),
         "unused_tensors": sorted(policy.unused),
     }

@@ -11,6 +11,7 @@ from data_tools.formats.reader import open_dataset
 from policy_ft import assemble
 from policy_ft.checkpoints.provenance import (
     MAX_INSTRUCTIONS,
+    in_brief,
     noted_instructions,
     old_instructions,
 )
@@ -178,6 +179,11 @@ def test_of_too_many_sentences_evenly_spread_ones_are_noted():
     noted = noted_instructions(texts)
     assert len(noted) <= MAX_INSTRUCTIONS
     assert noted[1] == "00003"
+
+
+def test_people_are_told_how_many_sentences_there_are():
+    brief = in_brief({"instructions": ["a", "b"], "parent": {"instructions": ["c"]}})
+    assert brief == {"instructions": "2, e.g. 'a'", "parent": {"instructions": "1, e.g. 'c'"}}
 
 
 @pytest.mark.parametrize(

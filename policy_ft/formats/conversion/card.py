@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 
+from policy_ft.checkpoints.provenance import in_brief
 from policy_ft.formats.conversion.contents import Contents
 from policy_ft.formats.embodiments.robot_beside import EMBODIMENT_FILE
 from policy_ft.formats.published import TOKENIZERS
@@ -61,7 +62,7 @@ def model_card(contents: Contents, to: str, written: Written) -> str:
         written=written,
         origin={
             key: _one_line(value)
-            for key, value in sorted(contents.provenance.items())
+            for key, value in sorted(in_brief(contents.provenance).items())
             if to == "native" or key != "format"
         },
         arguments=", ".join(_arguments(contents, written)),

@@ -110,17 +110,38 @@ def convert(
     _refuse_inside(target, located.directory)
     with open_contents(located, robot, tokenizer) as contents:
         contents = _in_dtype(merged(contents) if merge else contents, dtype)
-        if to != "native":
-            require_plain(contents, to)
-        if to != "native" and contents.has_unfit_statistics:
-            raise_faults([contents.absent["statistics"]])
-        with atomic_directory(target) as unfinished:
-            if to == "native":
-                written = _write_native(contents, unfinished)
-            else:
-                written = _write_published(contents, to, unfinished, robot)
-            card = model_card(contents, to, written)
-            (unfinished / "README.md").write_text(card, encoding="utf-8")
+        return write_checkpoint(contents, to, target, robot)
+
+
+def write_checkpoint(
+    contents: Contents,
+    to: CheckpointFormat,
+    directory: str | Path,
+    robot: Embodiment | None = None,
+) -> Converted:
+    """Write contents as a directory of a format, complete or not at all.
+
+    Args:
+        contents: open.
+        to: the format.
+        directory: must not hold files yet.
+        robot: whose files stand beside a published checkpoint.
+
+    Raises:
+        UserError: as `convert`.
+    """
+    target = Path(directory)
+    if to != "native":
+        require_plain(contents, to)
+    if to != "native" and contents.has_unfit_statistics:
+        raise_faults([contents.absent["statistics"]])
+    with atomic_directory(target) as unfinished:
+        if to == "native":
+            written = _write_native(contents, unfinished)
+        else:
+            written = _write_published(contents, to, unfinished, robot)
+        card = model_card(contents, to, written)
+        (unfinished / "README.md").write_text(card, encoding="utf-8")
     return Converted(target, contents.weights_sha256, written.remarks)
 
 
