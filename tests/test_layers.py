@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("data_tools", "eval_envs", "policy_ft")
 
 DATA_TOOLS = (
-    "errors|declaration|conventions finding|rules episode|columns fingerprint finite|stats|actions|"
+    "errors|declaration|conventions finding|rules episode|columns finite|stats|actions|"
     "storage|formats|writer view|rewrite|doctor|commands|cli"
 )
 # Lowest floor first; rooms on one floor do not import one another. A bare name is an __init__.py.

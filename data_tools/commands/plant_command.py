@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from data_tools.commands.options import LayoutName
-from data_tools.doctor.planting.all_faults import FAULTS
+from data_tools.doctor.planting.plant import FAULTS
 from data_tools.doctor.planting.plant import plant as plant_fault
 from data_tools.errors import UserError, describe
 

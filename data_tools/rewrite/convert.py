@@ -12,8 +12,7 @@ from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.finite import nonfinite_values
 from data_tools.formats.lerobot.lerobot_options import LeRobotOptions
 from data_tools.formats.lerobot.write import write_lerobot
-from data_tools.rewrite.aloha_files import write_aloha
-from data_tools.rewrite.demo_files import write_native, write_robomimic
+from data_tools.rewrite.demo_files import write_aloha, write_native, write_robomimic
 from data_tools.rewrite.edited import stored_cameras
 from data_tools.rewrite.frame_storage import DEFAULT_QUALITY, require_quality
 from data_tools.rewrite.minari_files import write_minari

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from data_tools.columns import fingerprint
 from data_tools.conventions import CameraSpec, Conventions
 from data_tools.episode import Dataset, Episode, EpisodeView, Observation, StoresJpeg
 from data_tools.errors import UserError, describe, nearest, raise_faults, shown
-from data_tools.fingerprint import fingerprint
 from data_tools.storage.frames.images import UndecodableFrameError
 
 MAX_SIDE: Final = 8192

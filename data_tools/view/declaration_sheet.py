@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from data_tools.conventions import CameraSpec
 from data_tools.episode import Episode
 from data_tools.storage.frames.images import to_rgb_upright
-from data_tools.view.drawing import DECLARED, INK, MUTED, PAPER, draw_line, tile
+from data_tools.view.contact_sheet import DECLARED, INK, MUTED, PAPER, draw_line, tile
 
 Frame = npt.NDArray[np.uint8]
 ColorOrder = Literal["rgb", "bgr"]

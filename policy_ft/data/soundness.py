@@ -7,14 +7,13 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from data_tools.columns import WEIGHT, column_faults, fingerprint_with
+from data_tools.columns import WEIGHT, column_faults, fingerprint, fingerprint_with
 from data_tools.doctor.checks.catalogue import UNUSABLE
 from data_tools.doctor.checks.leakage import RULES as SPLIT_RULES
 from data_tools.doctor.diagnosis import DataDiagnosis, diagnose
 from data_tools.doctor.examination import examine, validate_split
 from data_tools.episode import Dataset, holding_numbers
 from data_tools.finding import Finding
-from data_tools.fingerprint import fingerprint
 from data_tools.formats.keep_files import KeptDataset
 from policy_ft.config.data import DataConfig, SelectionConfig
 from policy_ft.data.opening import collect_missing, open_data

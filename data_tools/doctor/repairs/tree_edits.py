@@ -13,13 +13,18 @@ import numpy.typing as npt
 
 from data_tools.doctor.checks.instructions import single_spaced
 from data_tools.doctor.checks.roles import Quaternion
+from data_tools.episode import Dataset, frame_doubts
+from data_tools.errors import describe, raise_faults
+from data_tools.finding import Finding
 from data_tools.formats.layouts import native
 from data_tools.formats.layouts.layout import Layout
 from data_tools.formats.layouts.places import InAttribute, InDataset
 from data_tools.formats.layouts.texts import sentence
+from data_tools.formats.lerobot import LeRobotDataset
 from data_tools.formats.reading.records import EpisodeRecord
 from data_tools.rewrite.frame_storage import DEFAULT_QUALITY, find_frames, write_frames
 from data_tools.rewrite.tree import copy_attributes
+from data_tools.rules import WRONG_CLOCK
 from data_tools.storage.hdf5.links import find_dataset, find_group
 
 MASKS: Final = "mask"
@@ -270,3 +275,24 @@ def count_anew(file: h5py.File, root: h5py.Group, records: Sequence[EpisodeRecor
 
 def _address(dataset: h5py.Dataset) -> int:
     return int(h5py.h5o.get_info(dataset.id).addr)
+
+
+def by_frame_number(dataset: Dataset, findings: Sequence[Finding]) -> Dataset:
+    """The dataset with a wrong clock mended, if that was found; else as it is.
+
+    Where a video holds one frame a step, as the format demands, the frame of a step's number is
+    its own, and times that say otherwise are no more than wrong.
+
+    Raises:
+        UserError: a video holds another number of frames than its episodes have steps.
+    """
+    is_wrong = any(finding.rule == WRONG_CLOCK.name for finding in findings)
+    if not is_wrong or not isinstance(dataset, LeRobotDataset):
+        return dataset
+    numbered = dataset.by_frame_number()
+    raise_faults(
+        describe(doubt.place, doubt.value, doubt.threshold, doubt.remedy, doubt.rule)
+        for index in range(len(numbered))
+        for doubt in frame_doubts(numbered[index]).values()
+    )
+    return numbered

@@ -12,8 +12,7 @@ from data_tools.errors import UserError, describe
 from data_tools.formats.layouts.groups import datasets_below, rows_after_ends
 from data_tools.formats.layouts.layout import NUMBER_WORD
 from data_tools.storage.files.paths import natural_key
-from data_tools.storage.hdf5.links import has_known_type
-from data_tools.storage.hdf5.outline import told_of_names
+from data_tools.storage.hdf5.links import has_known_type, told_of_names
 from data_tools.storage.hdf5.soundness import storage_fault
 
 # Of what has a row a step, this share must lie in the episodes: the rest is notes and filter keys.

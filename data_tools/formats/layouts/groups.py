@@ -18,8 +18,7 @@ from data_tools.errors import UserError, describe
 from data_tools.formats.layouts.layout import NUMBER_WORD, Layout, Video
 from data_tools.rules import NO_STEPS, WRONG_DECLARATION
 from data_tools.storage.files.paths import natural_key
-from data_tools.storage.hdf5.links import find_group, first_whole, member_names
-from data_tools.storage.hdf5.outline import told_of_names
+from data_tools.storage.hdf5.links import find_group, first_whole, member_names, told_of_names
 from data_tools.storage.hdf5.soundness import UNREADABLE
 
 

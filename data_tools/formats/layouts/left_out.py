@@ -23,8 +23,14 @@ from data_tools.formats.layouts.native import NATIVE_LAYOUT
 from data_tools.formats.layouts.preset import presets
 from data_tools.formats.layouts.sidecar import FOLDER_SIDECAR, SIDECAR_SUFFIX, Sidecar, layout_of
 from data_tools.rules import CAMERA_NOT_READ, COLUMN_NOT_READ, UNKNOWN_LAYOUT
-from data_tools.storage.hdf5.links import PERMISSION, find, find_group, has_known_type, member_names
-from data_tools.storage.hdf5.outline import told_of_names
+from data_tools.storage.hdf5.links import (
+    PERMISSION,
+    find,
+    find_group,
+    has_known_type,
+    member_names,
+    told_of_names,
+)
 
 
 @dataclass(frozen=True)

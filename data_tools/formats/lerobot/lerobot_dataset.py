@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.columns import missing_column
+from data_tools.columns import fingerprint, missing_column
 from data_tools.conventions import Conventions
 from data_tools.episode import Inspected, Observation, StoredFrames
 from data_tools.errors import Faults, UserError, describe, raise_faults
 from data_tools.finding import Finding, told_under
-from data_tools.fingerprint import fingerprint
 from data_tools.formats.lerobot.declared import Declared, declare
 from data_tools.formats.lerobot.index import EpisodePlace, file_faults, read_index
 from data_tools.formats.lerobot.info import Info, read_info

@@ -7,11 +7,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.columns import in_all_steps, missing_column
+from data_tools.columns import fingerprint, in_all_steps, missing_column
 from data_tools.conventions import Conventions
 from data_tools.episode import Inspected, Observation, StoredFrames
 from data_tools.errors import UserError, describe
-from data_tools.fingerprint import fingerprint
 from data_tools.formats.reading.hdf5_store import Store
 from data_tools.formats.reading.records import ArraySource, EpisodeRecord, EpisodeRecords
 from data_tools.storage.frames.images import JPEG_START, UndecodableFrameError

@@ -14,14 +14,19 @@ from data_tools.conventions import CameraSpec
 from data_tools.errors import UserError
 from data_tools.finding import Finding
 from data_tools.formats.reader import open_dataset
-from data_tools.view.contact_sheet import Labelled, contact_sheet
+from data_tools.view.contact_sheet import (
+    Labelled,
+    contact_sheet,
+    fitted,
+    font,
+    select_cameras,
+    select_episodes,
+    spread,
+)
 from data_tools.view.declaration_sheet import as_stored, declaration_sheet, read_as
-from data_tools.view.drawing import fitted, font
-from data_tools.view.folder import View
+from data_tools.view.folder import View, video_frame, write_video
 from data_tools.view.page import render_page
 from data_tools.view.plots import column_series, plot_columns
-from data_tools.view.selection import select_cameras, select_episodes, spread
-from data_tools.view.video import video_frame, write_video
 from data_tools.writer import EpisodeWriter
 
 

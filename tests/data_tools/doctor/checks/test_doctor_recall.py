@@ -8,7 +8,7 @@ import pytest
 from benchmarks.clean_sets.sets import SETS
 from benchmarks.doctor_recall import RESULTS, measure, page
 from data_tools.doctor.checks.catalogue import RULES
-from data_tools.doctor.planting.all_faults import FAULTS
+from data_tools.doctor.planting.plant import FAULTS
 from tests.data_tools.doctor.checks.clean_files import clean_file
 
 ROOT = Path(__file__).resolve().parents[4]

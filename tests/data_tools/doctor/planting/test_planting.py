@@ -9,8 +9,7 @@ import pytest
 
 from data_tools.doctor.checks.catalogue import RULES
 from data_tools.doctor.examination import validate
-from data_tools.doctor.planting.all_faults import FAULTS, NOT_PLANTED
-from data_tools.doctor.planting.plant import plant
+from data_tools.doctor.planting.plant import FAULTS, NOT_PLANTED, plant
 from data_tools.errors import UserError
 from data_tools.formats.reader import open_dataset
 from tests.data_tools.doctor.checks.clean_files import clean_file
