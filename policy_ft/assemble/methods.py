@@ -8,6 +8,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+from policy_ft.config.measures import Standstill
 from policy_ft.config.run import OwnMethod, RunConfig
 from policy_ft.errors import Faults, UserError, describe, raise_faults
 from policy_ft.models.objective import Objective
@@ -15,7 +16,7 @@ from policy_ft.objectives.flow import Flow
 from policy_ft.objectives.l2_sp import L2Sp
 from policy_ft.objectives.lwf import LearningWithoutForgetting
 from policy_ft.training.hooks import Averaging, Hook
-from policy_ft.training.plateau import Plateau
+from policy_ft.training.standstill import EarlyStop, PhaseStart, Plateau
 
 Method = Hook | Objective
 
@@ -51,7 +52,14 @@ def build_methods(config: RunConfig, given: Sequence[Method] = ()) -> Methods:
     if ema != "off":
         methods.append(Averaging(ema.decay))
     if plateau != "off":
-        methods.append(Plateau(plateau.of, plateau.factor, plateau.patience))
+        methods.append(Plateau(plateau, plateau.factor))
+    methods += [
+        PhaseStart(phase.start, place)
+        for place, phase in enumerate(config.tuning.phases, start=1)
+        if isinstance(phase.start, Standstill)
+    ]
+    if (early_stop := config.training.early_stop) != "off":
+        methods.append(EarlyStop(early_stop))
     faults = Faults()
     for place, own in enumerate(config.methods):
         made = faults.of(partial(_made, own, f"methods.{place}"))

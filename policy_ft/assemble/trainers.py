@@ -10,7 +10,9 @@ from data_tools.columns import fingerprint_with
 from data_tools.episode import Dataset
 from policy_ft.assemble.methods import Methods, build_methods
 from policy_ft.checkpoints.provenance import INSTRUCTIONS, noted_instructions
+from policy_ft.config.measures import Standstill
 from policy_ft.config.run import RunConfig
+from policy_ft.config.tuning import PhaseConfig
 from policy_ft.data.loader import BatchLoader
 from policy_ft.data.sources import fingerprints_by_source, sources_of, training_and_validation
 from policy_ft.data.windows import MixedWindows, WindowDataset
@@ -42,9 +44,15 @@ def build_plan(
         UserError: rules that cannot be honoured.
     """
     tuning = config.tuning
-    phases = [Phase(0, tuning.groups), *(Phase(each.start, each.groups) for each in tuning.phases)]
+    phases = [Phase(0, tuning.groups), *(_phase(each, config) for each in tuning.phases)]
     names = reached(objectives or build_methods(config).objectives, policy.model)
     return plan_tuning(policy.model, phases, config.optimizer, names)
+
+
+def _phase(phase: PhaseConfig, config: RunConfig) -> Phase:
+    waits_for = phase.start if isinstance(phase.start, Standstill) else None
+    start = phase.first_step(config.training.steps)
+    return Phase(start, phase.groups, phase.warmup_steps, waits_for)
 
 
 def identity_of(

@@ -1,10 +1,22 @@
 """What is measured while a run goes on: ValidationConfig, EvaluationConfig."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
 from policy_ft.config.base import PositiveInt, Real, Seed, Settings
+
+
+class Standstill(Settings):
+    """When a measure counts as no longer improving."""
+
+    of: Literal["validation", "rollout"] = Field(
+        "validation",
+        description="The measure: validation's loss, or the success rate of rollouts.",
+    )
+    patience: PositiveInt = Field(
+        3, description="Measurements in a row of which none was better than the best before."
+    )
 
 
 class ValidationConfig(Settings):

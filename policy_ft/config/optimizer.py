@@ -5,19 +5,13 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from policy_ft.config.base import NonNegativeInt, OrOff, PositiveInt, Real, Settings
+from policy_ft.config.measures import Standstill
 
 
-class PlateauConfig(Settings):
+class PlateauConfig(Standstill):
     """Rates that fall when a measure stops to improve, on top of the schedule."""
 
-    of: Literal["validation", "rollout"] = Field(
-        "validation",
-        description="The measure: validation's loss, or the success rate of rollouts.",
-    )
     factor: Real = Field(0.5, gt=0, lt=1, description="Multiplies every learning rate.")
-    patience: PositiveInt = Field(
-        3, description="Measurements in a row without a better one before rates fall."
-    )
 
 
 class OptimizerConfig(Settings):

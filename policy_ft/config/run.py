@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from policy_ft.config.base import OrOff, Seed, Settings
 from policy_ft.config.data import DataConfig
-from policy_ft.config.measures import EvaluationConfig, ValidationConfig
+from policy_ft.config.measures import EvaluationConfig, Standstill, ValidationConfig
 from policy_ft.config.objectives import ObjectivesConfig
 from policy_ft.config.optimizer import OptimizerConfig
 from policy_ft.config.starting_policy import NewPolicy, PretrainedPolicy
@@ -71,6 +71,47 @@ class RunConfig(Settings):
                     f"evaluation.replan_steps: found {replan} with policy.model.action_horizon "
                     f"{horizon}; expected at most the horizon. Lower replan_steps: a chunk has no "
                     "more steps."
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _phases_follow_one_another(self) -> Self:
+        num_steps, last = self.training.steps, 0
+        for place, phase in enumerate(self.tuning.phases):
+            start = phase.first_step(num_steps)
+            where = f"tuning.phases.{place}.start: found {phase.start!r}"
+            if start is None:
+                last = num_steps  # nobody knows the step: only such phases may follow
+            elif last == num_steps:
+                raise ValueError(
+                    f"{where} behind a phase that waits for a measure; expected one that waits as "
+                    "well. Give it a start like {of: validation, patience: 3}, or move it forward."
+                )
+            elif not last < start < num_steps:
+                raise ValueError(
+                    f"{where}, step {start}; expected one after step {last} and before the last, "
+                    f"training.steps {num_steps}. Sort the phases, correct the start or train for "
+                    "more steps."
+                )
+            else:
+                last = start
+        return self
+
+    @model_validator(mode="after")
+    def _measures_what_is_watched(self) -> Self:
+        watched = {
+            "training.early_stop": self.training.early_stop,
+            "optimizer.plateau": self.optimizer.plateau,
+            **{
+                f"tuning.phases.{place}.start": phase.start
+                for place, phase in enumerate(self.tuning.phases)
+            },
+        }
+        for where, watch in watched.items():
+            if isinstance(watch, Standstill) and watch.of == "rollout" and self.evaluation == "off":
+                raise ValueError(
+                    f"{where}: found of: rollout with evaluation off; expected rollouts to watch. "
+                    "Fill in the evaluation block, or watch validation."
                 )
         return self
 

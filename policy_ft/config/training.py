@@ -4,7 +4,12 @@ from typing import Literal, Self
 
 from pydantic import Field, StrictBool, model_validator
 
-from policy_ft.config.base import PositiveInt, Real, Settings
+from policy_ft.config.base import OrOff, PositiveInt, Real, Settings
+from policy_ft.config.measures import Standstill
+
+
+class EarlyStopConfig(Standstill):
+    """The end of a run whose measure has stopped to improve; its best checkpoint stays."""
 
 
 class TrainingConfig(Settings):
@@ -47,6 +52,9 @@ class TrainingConfig(Settings):
         description="Host memory of each process, in 10^9 bytes, that keeps what the frozen "
         "backbone computed of each window, so that later epochs do not run it: of the vision "
         "tower when that is frozen, or of the whole backbone. 0: computes it at every step.",
+    )
+    early_stop: OrOff[EarlyStopConfig] = Field(
+        "off", description="Ends the run before its last step where a measure stops to improve."
     )
     deterministic: StrictBool = Field(
         False,

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StrictBool, model_validator
+from pydantic import Field, StrictBool, StrictFloat, model_validator
 
-from policy_ft.config.base import OrOff, PositiveInt, Real, Settings
+from policy_ft.config.base import NonNegativeInt, OrOff, PositiveInt, Real, Settings
+from policy_ft.config.measures import Standstill
 
 
 class GroupRule(Settings):
@@ -21,6 +22,14 @@ class GroupRule(Settings):
         gt=0,
         description="Multiplies optimizer.lr. Use frozen for parameters that must not move.",
     )
+    lr_decay: Real = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Multiplies the rate once more for each layer between a parameter and the "
+        "last one of its tower (vision, language, expert): 0.9 leaves the last layer its rate and "
+        "gives the one before 0.9 of it, and so on down.",
+    )
     frozen: StrictBool = Field(
         False, description="Whether the parameters stay exactly as they are."
     )
@@ -33,7 +42,7 @@ class GroupRule(Settings):
     @model_validator(mode="after")
     def _frozen_needs_nothing_else(self) -> Self:
         fields = type(self).model_fields
-        names = ("lr_scale", "weight_decay")
+        names = ("lr_scale", "lr_decay", "weight_decay")
         also = [name for name in names if getattr(self, name) != fields[name].default]
         if self.frozen and also:
             raise ValueError(
@@ -46,10 +55,28 @@ class GroupRule(Settings):
 class PhaseConfig(Settings):
     """Rules that take the place of those before, from an optimizer step on."""
 
-    start: PositiveInt = Field(description="The first optimizer step, counted from 0.")
+    start: PositiveInt | Annotated[StrictFloat, Field(gt=0, lt=1)] | Standstill = Field(
+        description="The first optimizer step, counted from 0; or a fraction of training.steps, "
+        "e.g. 0.3; or, as {of: validation, patience: 3}, when a measure has stopped to improve "
+        "since the phase before began."
+    )
     groups: tuple[GroupRule, ...] = Field(
         description="Rules as in tuning.groups; [] trains everything."
     )
+    warmup_steps: NonNegativeInt = Field(
+        0,
+        description="Steps over which the rates of what begins to learn in this phase rise "
+        "linearly; the others go on as they were.",
+    )
+
+    def first_step(self, num_steps: int) -> int | None:
+        """The first optimizer step in a run of so many; None where a measure decides."""
+        match self.start:
+            case int(step):
+                return step
+            case float(fraction):
+                return round(fraction * num_steps)
+        return None
 
 
 class EmaConfig(Settings):
@@ -75,19 +102,9 @@ class TuningConfig(Settings):
     )
     phases: tuple[PhaseConfig, ...] = Field(
         (),
-        description="Rules for later parts of the run, ascending by start: gradual unfreezing. "
+        description="Rules for later parts of the run, in their order: gradual unfreezing. "
         "Each phase's stand alone, they do not add to those before.",
     )
     ema: OrOff[EmaConfig] = Field(
         EmaConfig(), description="The average of the weights, or 'off' to use the last weights."
     )
-
-    @model_validator(mode="after")
-    def _phases_follow_one_another(self) -> Self:
-        starts = [phase.start for phase in self.phases]
-        if starts != sorted(set(starts)):
-            raise ValueError(
-                f"phases: found the starts {starts}; expected each later than the one before. Sort "
-                "the phases, and give each a start of its own."
-            )
-        return self

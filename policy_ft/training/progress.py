@@ -148,8 +148,13 @@ def groups_table(rows: Sequence[GroupRow], start: int = 0) -> Table:
             row.pattern,
             f"{row.tensors:,}",
             f"{row.parameters:,}",
-            f"{row.lr:.3g}" if is_trained else "-",
+            _range(row.lr) if is_trained else "-",
             f"{decay} ({row.decayed_tensors}/{row.tensors})" if is_trained else "-",
             row.state,
         )
     return table
+
+
+def _range(rates: tuple[float, float]) -> str:
+    low, high = (f"{rate:.3g}" for rate in rates)
+    return low if low == high else f"{low} to {high}"

@@ -52,7 +52,9 @@ def changed_settings(
         now: those it is to go on with.
         has_dropout: whether the model leaves something out at random.
     """
-    excepted = HARMLESS_WITHOUT_DROPOUT if has_dropout else ()
+    excepted = {*HARMLESS_WITHOUT_DROPOUT} if has_dropout else set[str]()
+    if any(isinstance(phase.start, float) for phase in now.tuning.phases):
+        excepted.add("training.steps")  # another length is another first step of the phase
     harmless = tuple(name for name in HARMLESS if name not in excepted)
     return {
         key: values

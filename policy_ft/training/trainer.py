@@ -141,7 +141,7 @@ class Trainer:
             self._features,
             self._hooks.after_backward,
         )
-        self._display.tell(groups_table(now.table(), self.plan.phases[self._phase].start))
+        self._display.tell(groups_table(now.table(), self.plan.start_of(self._phase) or 0))
 
     def _go(self) -> None:
         state = self._state

@@ -16,6 +16,8 @@ from policy_ft.tuning.stochastic import batch_norms
 
 ParameterState = Literal["trained", "frozen", "dormant"]
 
+TOWERS = ("vision", "language", "expert")
+"""Top-level groups whose leaves follow one another from input to output."""
 ADAPTED = "(adapted)"
 """Stands for a rule in the table where an edit, and no rule, says that something stays as it is."""
 _UNDER_ADAPTERS = "lie under an adapter and never learn"
@@ -62,7 +64,8 @@ class GroupRow:
     state: ParameterState
     tensors: int
     parameters: int
-    lr: float
+    lr: tuple[float, float]
+    """The lowest and the highest rate among them."""
     weight_decay: float
     decayed_tensors: int
 
@@ -88,13 +91,14 @@ class GroupPlan:
 
     def _row(self, key: tuple[str, str, ParameterState], members: list[Assignment]) -> GroupRow:
         group, pattern, state = key
+        scales = [a.lr_scale if state == "trained" else 0.0 for a in members]
         return GroupRow(
             group=group,
             pattern=pattern,
             state=state,
             tensors=len(members),
             parameters=sum(a.num_values for a in members),
-            lr=self.lr * members[0].lr_scale if state == "trained" else 0.0,
+            lr=(self.lr * min(scales), self.lr * max(scales)),
             weight_decay=max(a.weight_decay for a in members) if state == "trained" else 0.0,
             decayed_tensors=sum(a.weight_decay > 0 for a in members) if state == "trained" else 0,
         )
@@ -161,6 +165,7 @@ def plan_groups(
     leaf_of, depth_of = {name: leaf for leaf in groups for name in groups[leaf]}, depths(groups)
     shapes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     _require_partition(leaf_of, shapes)
+    above = _layers_above(depth_of)
     dormant, undecayed = shapes.keys() - reached, model.no_weight_decay()
     held = model.held()
     unable = dict.fromkeys(dormant, "no loss reaches")
@@ -168,18 +173,18 @@ def plan_groups(
     rule_of = _first_matches(rules, leaf_of, shapes, unable)
     assignments = []
     for name, num_values in shapes.items():
-        rule = rule_of.get(name)
+        rule, leaf = rule_of.get(name), leaf_of[name]
         is_held = name in held and (rule is None or not held[name])
         is_frozen = is_held or (rule is not None and rule.frozen)
         assignments.append(
             Assignment(
                 parameter=name,
-                leaf=leaf_of[name],
-                depth=depth_of[leaf_of[name]],
+                leaf=leaf,
+                depth=depth_of[leaf],
                 pattern=ADAPTED if is_held else "*" if rule is None else rule.pattern,
                 state="frozen" if is_frozen else "dormant" if name in dormant else "trained",
                 num_values=num_values,
-                lr_scale=1.0 if rule is None else rule.lr_scale,
+                lr_scale=_lr_scale(rule, above[leaf]),
                 weight_decay=_weight_decay(rule, optimizer, is_spared=name in undecayed),
             )
         )
@@ -221,6 +226,18 @@ def depths(leaves: Iterable[str]) -> dict[str, int]:
     return found
 
 
+def _layers_above(depth_of: Mapping[str, int]) -> dict[str, int]:
+    """Leaf -> how many leaves of its tower lie nearer to the output; 0 where there is no tower."""
+    towers = {leaf: leaf.split(".")[0] for leaf in depth_of}
+    deepest: Counter[str] = Counter()
+    for leaf, depth in depth_of.items():
+        deepest[towers[leaf]] = max(depth, deepest[towers[leaf]])
+    return {
+        leaf: deepest[towers[leaf]] - depth if towers[leaf] in TOWERS else 0
+        for leaf, depth in depth_of.items()
+    }
+
+
 def _row_name(leaf: str) -> str:
     """How the table calls the group of a leaf."""
     top = leaf.split(".")[0]
@@ -232,6 +249,14 @@ def _weight_decay(rule: GroupRule | None, optimizer: OptimizerConfig, *, is_spar
     if rule is not None and rule.weight_decay != "optimizer":
         return rule.weight_decay
     return 0.0 if is_spared else optimizer.weight_decay
+
+
+def _lr_scale(rule: GroupRule | None, num_above: int) -> float:
+    """The rule's factor of the rate for a leaf with so many above it in its tower.
+
+    Layer-wise decay as in BEiT (Bao et al. 2022) and timm's `param_groups_layer_decay`.
+    """
+    return 1.0 if rule is None else rule.lr_scale * rule.lr_decay**num_above
 
 
 def _first_matches(

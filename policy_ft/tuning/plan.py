@@ -1,12 +1,14 @@
 """Which parameters learn when, and how fast: phases of group rules under one schedule."""
 
+import itertools
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import nn
 
+from policy_ft.config.measures import Standstill
 from policy_ft.config.optimizer import OptimizerConfig
 from policy_ft.config.tuning import GroupRule
 from policy_ft.errors import UserError
@@ -19,12 +21,16 @@ class Phase:
     """Rules that hold from an optimizer step on, until the next phase.
 
     Attributes:
-        start: the first step, counted from 0; 0 for the first phase.
+        start: the first step, counted from 0; 0 for the first phase, None for one that waits.
         rules: in order, first match wins.
+        warmup_steps: over which the rates of what begins to learn here rise.
+        waits_for: the measure that decides when a phase without a start begins.
     """
 
-    start: int
+    start: int | None
     rules: tuple[GroupRule, ...]
+    warmup_steps: int = 0
+    waits_for: Standstill | None = None
 
 
 @dataclass(frozen=True)
@@ -47,14 +53,17 @@ class TuningPlan:
     """The decision for every parameter of a model in every phase, and the rate of every step.
 
     Attributes:
-        phases: ascending by start.
+        phases: in order.
         of_phases: the plan of each phase.
         settings: the schedule, and the rate and decay of what no rule changes.
+        began: place -> first step of the phases that waited and have begun; what a run adds here is
+            saved with it.
     """
 
     phases: tuple[Phase, ...]
     of_phases: tuple[GroupPlan, ...]
     settings: OptimizerConfig
+    began: dict[int, int] = field(default_factory=dict)
 
     @cached_property
     def trained(self) -> tuple[str, ...]:
@@ -80,16 +89,34 @@ class TuningPlan:
 
     def index_at(self, train_step: int) -> int:
         """Which phase step `train_step` (counted from 0) belongs to."""
-        return sum(phase.start <= train_step for phase in self.phases) - 1
+        starts = itertools.takewhile(
+            lambda start: start is not None and start <= train_step,
+            map(self.start_of, range(len(self.phases))),
+        )
+        return sum(1 for _ in starts) - 1
+
+    def start_of(self, place: int) -> int | None:
+        """The first step of a phase; None while it waits."""
+        start = self.phases[place].start
+        return self.began.get(place) if start is None else start
 
     def at(self, train_step: int) -> GroupPlan:
         """The plan of the phase that step `train_step` belongs to."""
         return self.of_phases[self.index_at(train_step)]
 
     def lr_at(self, train_step: int, group: RateGroup) -> float:
-        """The learning rate of a group in one step (counted from 0); 0 where it does not learn."""
-        scale = group.lr_scales[self.index_at(train_step)]
-        return learning_rate(train_step, self.settings) * scale
+        """The learning rate of a group in one step (counted from 0); 0 where it does not learn.
+
+        What begins to learn in a phase with a warm-up of its own has
+        (steps in the phase + 1) / (warmup_steps + 1) of its rate until that is 1.
+        """
+        place = self.index_at(train_step)
+        rate = learning_rate(train_step, self.settings) * group.lr_scales[place]
+        warmup, start = self.phases[place].warmup_steps, self.start_of(place)
+        assert start is not None, "the phase has begun"
+        if warmup and place and not group.lr_scales[place - 1]:
+            rate *= min((train_step - start + 1) / (warmup + 1), 1.0)
+        return rate
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, object]]:
         """What torch optimizers take: the parameters of each of `groups`."""

@@ -32,6 +32,11 @@ BAD_FILES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "warm_up_steps",
         ("optimizer.warm_up_steps", "Rename or remove it; did you mean 'warmup_steps'?"),
     ),
+    "nothing to watch": (
+        "training: {steps: 100, batch_size: 8}\nevaluation: {replan_steps: 4, every: 50}",
+        "training: {steps: 100, batch_size: 8, early_stop: {of: rollout}}",
+        ("training.early_stop: found of: rollout with evaluation off; expected rollouts",),
+    ),
     "unknown key with no near name": (
         "lr: 1.0e-4",
         "learning_rate: 1.0e-4",
@@ -148,6 +153,22 @@ BAD_OVERRIDES = {
     "no robot": (
         "policy.embodiment=null",
         ("found null", "or leave it out for its default, 'checkpoint'."),
+    ),
+    "a phase after the last step": (
+        "tuning.phases=[{start: 900, groups: []}]",
+        ("phases.0.start: found 900, step 900; expected one after step 0 and before the last",),
+    ),
+    "phases out of order": (
+        "tuning.phases=[{start: 0.5, groups: []}, {start: 1, groups: []}]",
+        ("tuning.phases.1.start: found 1, step 1; expected one after step",),
+    ),
+    "a step behind a phase that waits": (
+        "tuning.phases=[{start: {patience: 2}, groups: []}, {start: 0.9, groups: []}]",
+        ("phases.1.start: found 0.9 behind a phase that waits for a measure",),
+    ),
+    "rates of what is frozen": (
+        "tuning.groups=[{pattern: vision, frozen: true, lr_decay: 0.5}]",
+        ("lr_decay: found 0.5 beside frozen: true",),
     ),
     "no block": (
         "evaluation=null",

@@ -23,6 +23,27 @@ METHODS = {
     "lwf, chunk": {"objectives": {"lwf": {"sentences": OLD, "target": "chunk", "share": 1.0}}},
     "l2_sp": {"objectives": {"l2_sp": {"weight": 0.1}}},
     "plateau": {"optimizer": {"plateau": {"patience": 1}}},
+    "early_stop": {"training": {"early_stop": {"patience": 2}}},
+    "phases": {
+        "tuning": {
+            "groups": [{"pattern": "vision", "frozen": True}],
+            "phases": [{"start": 0.5, "groups": [], "warmup_steps": 3}],
+        }
+    },
+    "phase that waits": {
+        "optimizer": {"lr": 1e-9, "final_lr": 0.0},
+        "tuning": {
+            "groups": [
+                {"pattern": "vision", "frozen": True},
+                {"pattern": "language", "frozen": True},
+            ],
+            "phases": [
+                {"start": {"patience": 1}, "groups": [{"pattern": "vision", "frozen": True}]},
+                {"start": {"patience": 1}, "groups": [], "warmup_steps": 2},
+            ],
+        },
+    },
+    "layer-wise rates": {"tuning": {"groups": [{"pattern": "language", "lr_decay": 0.5}]}},
     "own": {
         "methods": [
             {"path": f"{OWN}:Towards", "args": {"weight": 0.1}},
@@ -86,10 +107,12 @@ def test_a_run_that_was_killed_ends_in_the_same_bits(run_config, tmp_path, metho
             "output_dir": str(tmp_path / name),
             "training": {"steps": 6, "save_every": 2, "deterministic": True, "keep": 9},
             "validation": {"every": 1, "num_windows": 4},
+            "tuning": {"ema": "off"} if ema == "off" else {},
         }
-        if ema == "off":
-            settings["tuning"] = {"ema": "off"}
-        return run_config(**settings, **METHODS[method])
+        for block, values in METHODS[method].items():
+            both = isinstance(values, dict)
+            settings[block] = {**settings.get(block, {}), **values} if both else values
+        return run_config(**settings)
 
     whole = assemble.train(config_of("whole"), methods=[Stop()])
     with pytest.raises(KeyboardInterrupt):
@@ -129,23 +152,51 @@ def test_l2_sp_tells_the_squared_way_from_the_start_and_shortens_it(run_config, 
     assert ways[10.0] < 0.5 * ways[1e-6]
 
 
-def test_rates_fall_on_a_plateau(run_config, capsys):
-    config = run_config(
-        training={"steps": 5, "log_every": 1},
+def standing_still(run_config, *, optimizer=None, training=None, tuning=None, steps=5):
+    """A run whose rate is so low that no validation is better than the first."""
+    rates = {"lr": 1e-12, "final_lr": 0.0, "schedule": "constant", "warmup_steps": 0}
+    return run_config(
+        training={"steps": steps, "log_every": 1, **(training or {})},
         validation={"every": 1, "num_windows": 4},
-        optimizer={
-            "lr": 1e-12,
-            "final_lr": 0.0,
-            "schedule": "constant",
-            "warmup_steps": 0,
-            "plateau": {"patience": 2, "factor": 0.25},
-        },
-        tuning={"ema": "off"},
+        optimizer={**rates, **(optimizer or {})},
+        tuning={"ema": "off", **(tuning or {})},
     )
+
+
+def test_rates_fall_on_a_plateau(run_config, capsys):
+    config = standing_still(run_config, optimizer={"plateau": {"patience": 2, "factor": 0.25}})
     rates = [row["lr"] for row in assemble.train(config).metrics if row["kind"] == "train"]
     # nothing moves at such a rate: steps 2 and 3 are no better than step 1, nor are 4 and 5
     assert rates == pytest.approx([1e-12, 1e-12, 1e-12, 2.5e-13, 2.5e-13])
-    assert "step 3: nothing better, rates times 0.25" in capsys.readouterr().out
+    assert "step 3: 2 measurements by validation were no better; rates times 0.25" in said(capsys)
+
+
+def said(capsys) -> str:
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_that_stands_still_ends_early_and_stays_ended(run_config, capsys):
+    config = standing_still(run_config, training={"early_stop": {"patience": 2}}, steps=9)
+    result = assemble.train(config)
+    assert result.last_checkpoint.name == "step_00000003"
+    assert result.best_checkpoint.name == "step_00000001"
+    assert "stopped after step 3: 2 measurements by validation were no better" in said(capsys)
+    assert assemble.train(config, resume=True).last_checkpoint == result.last_checkpoint
+
+
+def test_phases_that_wait_begin_one_after_the_other(run_config, capsys):
+    frozen = [{"pattern": name, "frozen": True} for name in ("vision", "language")]
+    phases = [
+        {"start": {"patience": 2}, "groups": frozen[:1]},
+        {"start": {"patience": 1}, "groups": []},
+    ]
+    assemble.train(standing_still(run_config, tuning={"groups": frozen, "phases": phases}, steps=6))
+    told = said(capsys)
+    assert "step 3: 2 measurements by validation were no better; phase 1 begins" in told
+    assert "parameter groups from step 3 on" in told
+    # the best of before still stands: the first measurement of phase 1 is no better
+    assert "step 4: 1 measurements by validation were no better; phase 2 begins" in told
+    assert "parameter groups from step 4 on" in told
 
 
 class Infinite(Hook):

@@ -187,10 +187,21 @@ def test_a_run_in_memory_leaves_no_file_and_the_same_weights(run_config, tmp_pat
 def test_unfreezing_in_phases_moves_each_part_in_its_time_and_resumes_to_the_bit(
     run_config, tmp_path
 ):
-    def config_of(name: str, steps: int):
+    class Kill(Hook):
+        name = "kill"
+
+        def __init__(self, after: int | None = None) -> None:
+            self.after = after
+
+        def after_step(self, train_step: int) -> Mapping[str, float]:
+            if train_step == self.after:
+                raise KeyboardInterrupt
+            return {}
+
+    def config_of(name: str):
         return run_config(
             output_dir=str(tmp_path / name),
-            training={"steps": steps, "save_every": 2, "keep": 9},
+            training={"steps": 6, "save_every": 2, "keep": 9},
             tuning={
                 "groups": [
                     {"pattern": "vision", "frozen": True},
@@ -204,7 +215,7 @@ def test_unfreezing_in_phases_moves_each_part_in_its_time_and_resumes_to_the_bit
             },
         )
 
-    whole = assemble.train(config_of("whole", 6))
+    whole = assemble.train(config_of("whole"), methods=[Kill()])
     weights = {
         step: load_file(whole.last_checkpoint.parent / f"step_{step:08d}" / "model.safetensors")
         for step in (2, 4, 6)
@@ -220,9 +231,10 @@ def test_unfreezing_in_phases_moves_each_part_in_its_time_and_resumes_to_the_bit
     assert "language" in moved(2, 4)
     assert "vision" not in moved(2, 4)
     assert "vision" in moved(4, 6)
-    assemble.train(config_of("parts", 2))
-    assemble.train(config_of("parts", 4), resume=True)
-    parts = assemble.train(config_of("parts", 6), resume=True)
+    for after in (3, 5):
+        with pytest.raises(KeyboardInterrupt):
+            assemble.train(config_of("parts"), methods=[Kill(after)], resume=after > 3)
+    parts = assemble.train(config_of("parts"), methods=[Kill()], resume=True)
     assert weights_hash(load_file(parts.last_checkpoint / "model.safetensors")) == weights_hash(
         weights[6]
     )

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from policy_ft.config.measures import Standstill
 from policy_ft.config.optimizer import OptimizerConfig
 from policy_ft.config.tuning import GroupRule
 from policy_ft.errors import UserError
@@ -85,3 +86,43 @@ def test_faults_of_all_phases_are_told_at_once_with_their_places():
         planned(Phase(0, frozen("vison")), Phase(3, ()), Phase(5, frozen("haed")))
     places = [fault.split(":")[0] for fault in caught.value.faults]
     assert places == ["tuning.groups[0].pattern", "tuning.phases[1].groups[0].pattern"]
+
+
+def test_what_begins_to_learn_in_a_phase_warms_up_and_the_rest_goes_on():
+    model = TwoTowers()
+    phases = [Phase(0, frozen("vision")), Phase(4, (), warmup_steps=3)]
+    plan = plan_tuning(model, phases, OPTIMIZER, reached(model))
+    rates = {
+        group.names[0]: [plan.lr_at(step, group) for step in (3, 4, 5, 6, 7, 8)]
+        for group in plan.groups
+    }
+    warming = [0.0, 2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3]
+    assert rates["vision.0.linear.weight"] == pytest.approx(warming)
+    assert rates["language.linear.weight"] == [1e-3] * 6
+
+
+def test_a_phase_that_waits_begins_when_it_is_told_to_and_holds_up_those_behind_it():
+    model = TwoTowers()
+    waits = Standstill()
+    phases = [Phase(0, frozen("vision", "language"))]
+    phases += [Phase(None, frozen("vision"), 0, waits), Phase(None, (), 0, waits)]
+    plan = plan_tuning(model, phases, OPTIMIZER, reached(model))
+    assert plan.index_at(100) == 0
+    plan.began[1] = 5
+    assert [plan.index_at(step) for step in (4, 5, 100)] == [0, 1, 1]
+    plan.began[2] = 7
+    assert [plan.index_at(step) for step in (6, 7)] == [1, 2]
+
+
+def test_layers_have_rates_that_fall_towards_the_input():
+    """lr * decay^(layers above), as timm's layer decay counts; no decay where there is no tower."""
+    model = TwoTowers()
+    rules = (GroupRule(pattern="vision", lr_decay=0.5), GroupRule(pattern="head", lr_decay=0.5))
+    plan = plan_tuning(model, [Phase(0, rules)], OPTIMIZER, reached(model))
+    rates = {name: plan.lr_at(0, group) for group in plan.groups for name in group.names}
+    depths_of = {a.parameter: a.depth for a in plan.at(0).assignments if a.leaf[:6] == "vision"}
+    last = max(depths_of.values())
+    assert last > 0
+    for name, depth in depths_of.items():
+        assert rates[name] == pytest.approx(1e-3 * 0.5 ** (last - depth))
+    assert rates["head.weight"] == 1e-3
