@@ -35,6 +35,11 @@ class Methods:
     hooks: tuple[Hook, ...]
     given: tuple[str, ...] = ()
 
+    @property
+    def acting(self) -> tuple[Method, ...]:
+        """All of them."""
+        return (*self.objectives, *self.hooks)
+
 
 def build_methods(config: RunConfig, given: Sequence[Method] = ()) -> Methods:
     """The methods that the settings ask for, and those that are given, in this order.

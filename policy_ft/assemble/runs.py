@@ -50,6 +50,7 @@ from policy_ft.training.directory import (
 from policy_ft.training.launch import start_accelerator
 from policy_ft.training.metrics import read_metrics, require_tensorboard
 from policy_ft.training.run_lock import require_no_run_at_work, require_writable
+from policy_ft.training.sharding import require_shardable, sharding_notes
 from policy_ft.training.state import require_same_run
 from policy_ft.tuning.plan import TuningPlan
 
@@ -208,6 +209,7 @@ class _Requirements:
                 of(lambda: require_loaded(plan, built))
             device = self.accelerator.device
             of(lambda: require_speed_settings(config, built, plan, device))
+            of(lambda: require_shardable(config.training, built.model, plan, methods.acting))
         if (lwf := config.objectives.lwf) != "off":
             of(partial(require_old_sentences, lwf, built))
         of(lambda: require_rollouts(config, built))
@@ -269,6 +271,7 @@ class _Requirements:
             for line in report:
                 self.tell(line)
         self._note(remarks(self.config, policy, episodes))
+        self._note(sharding_notes(self.config.training, self.accelerator.num_processes))
 
     def _note(self, notes: Iterable[str]) -> None:
         for note in notes:

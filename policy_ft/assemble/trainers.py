@@ -21,6 +21,7 @@ from policy_ft.policy import Policy
 from policy_ft.training.launch import autocast_dtype, start_accelerator
 from policy_ft.training.measure import Measure
 from policy_ft.training.optimizer import build_optimizer
+from policy_ft.training.sharding import require_shardable, shard
 from policy_ft.training.state import RunIdentity
 from policy_ft.training.store import Store
 from policy_ft.training.success import success_in_rollouts
@@ -99,9 +100,14 @@ def build_trainer(
     accelerator = accelerator or start_accelerator()
     methods = methods or build_methods(config)
     plan = plan or build_plan(config, policy, methods.objectives)
-    model = policy.model.to(accelerator.device)
+    model = policy.model
     model.autocast_dtype = autocast_dtype(config.training, accelerator.device)
     policy = _in_types_to_train(policy, plan)
+    require_shardable(config.training, model, plan, methods.acting)
+    if config.training.shard and accelerator.num_processes > 1:
+        shard(model, accelerator)  # block by block: no device ever holds all of it
+    else:
+        model.to(accelerator.device)
     windows, held_out = training_and_validation(
         episodes, policy.transforms, config.data, config.seed
     )

@@ -46,6 +46,14 @@ class TrainingConfig(Settings):
         "for the compiler (on a CPU minutes, and it needs a C++ compiler), later ones are faster; "
         "validation and rollouts are not compiled.",
     )
+    shard: StrictBool = Field(
+        False,
+        description="Whether each process holds a part of every weight, gradient, moment and "
+        "average (FSDP2) and the others' parts only while a block computes: with n processes, "
+        "about 1/n of their memory. Costs three passages of the weights between the processes in "
+        "every micro-batch. For models that do not fit one device whole; without effect in one "
+        "process.",
+    )
     feature_cache_gb: Real = Field(
         0.0,
         ge=0,

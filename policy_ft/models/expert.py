@@ -236,9 +236,11 @@ class ActionExpert(nn.Module):
         with torch.autocast(state.device.type, enabled=False):
             x, condition = self._tokens(state, noisy_actions, time)
         x = x.to(context.keys[0].dtype)
+        # wrappers follow every tensor that goes into a block: it gets its own keys alone
+        shared = context._replace(keys=(), values=())
         for layer, key, value in zip(self.layers, context.keys, context.values, strict=True):
             x = run_block(
-                layer, key, value, x, condition, context, checkpointed=self.checkpoint_activations
+                layer, key, value, x, condition, shared, checkpointed=self.checkpoint_activations
             )
         x, _ = _normalized(self.norm, x, condition)
         with torch.autocast(x.device.type, enabled=False):

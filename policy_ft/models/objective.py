@@ -36,10 +36,13 @@ class Objective:
     Attributes:
         name: names the objective in messages, and its term where it has one.
         columns: names of the batch's columns that it reads where they are there.
+        works_on_shards: whether it computes the same where each process holds a part of every
+            weight (training.shard): true of one that only calls the model.
     """
 
     name: str
     columns: frozenset[str] = frozenset()
+    works_on_shards: bool = False
 
     def reaches(self, model: Any) -> frozenset[str]:
         """Names of the parameters that learn for its sake: its errors depend on what they compute.

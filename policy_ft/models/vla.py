@@ -102,6 +102,12 @@ class VLAModel(nn.Module):
         return self._evaluation.of(self)
 
     @property
+    def blocks(self) -> list[nn.Module]:
+        """The parts worth compiling and sharding, each used through its own forward alone."""
+        of_towers = [block for tower in self.backbone.towers for block in tower.blocks]
+        return [*of_towers, *self.expert.layers]
+
+    @property
     def feature_sources(self) -> dict[Feature, tuple[str, ...]]:
         """Feature -> names of the parameters it depends on: may be cached while none learns."""
         return {
@@ -115,8 +121,7 @@ class VLAModel(nn.Module):
         Block by block, because layers of one class then share a graph, which is quick to make, and
         the names of the parameters stay as they are.
         """
-        blocks = [block for tower in self.backbone.towers for block in tower.blocks]
-        for block in [*blocks, *self.expert.layers]:
+        for block in self.blocks:
             if enabled:
                 block.compile()
             else:

@@ -25,6 +25,7 @@ class Flow(Objective):
 
     name = "flow"
     columns = frozenset({WEIGHT})
+    works_on_shards = True
 
     def reaches(self, model: VLAModel) -> frozenset[str]:
         """Everything but what neither the prefix nor the velocity depends on."""

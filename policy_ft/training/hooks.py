@@ -79,10 +79,13 @@ class Hook:
     Attributes:
         name: names the state in the checkpoint; unique among the hooks of a run.
         replaces_weights: whether `measuring` puts other weights in; checkpoints then hold both.
+        works_on_shards: whether it does the same where each process holds a part of every weight
+            (training.shard): true of one that reads none, or each by `policy_ft.shards`.
     """
 
     name: str
     replaces_weights: bool = False
+    works_on_shards: bool = False
 
     def begin(self, run: RunView) -> None:
         """Called once, before the first step and before any state is loaded.
@@ -125,6 +128,7 @@ class Averaging(Hook):
 
     name = "average"
     replaces_weights = True
+    works_on_shards = True
 
     def __init__(self, decay: float) -> None:
         self.decay = decay

@@ -23,6 +23,7 @@ HARMLESS = (
     "training.accumulation_steps",
     "training.activation_checkpointing",
     "training.compile",
+    "training.shard",
     "training.feature_cache_gb",
     "training.num_threads",
     "training.log_every",

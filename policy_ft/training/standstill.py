@@ -16,6 +16,8 @@ class Watch(Hook):
         settings: which measure, and how long.
     """
 
+    works_on_shards = True
+
     def __init__(self, settings: Standstill) -> None:
         self._settings = settings
         self._best: float | None = None

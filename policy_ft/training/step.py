@@ -18,6 +18,7 @@ from policy_ft.errors import UserError, describe
 from policy_ft.models.batch import Batch
 from policy_ft.models.objective import Objective, Term
 from policy_ft.models.prefix import Prefix
+from policy_ft.shards import whole
 from policy_ft.training.features import FeatureCache
 from policy_ft.transforms import Transforms
 
@@ -151,7 +152,7 @@ class TrainStep:
             self._require_gradients()
         self.after_backward(train_step)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        grad_norm = get_total_norm(gradients)
+        grad_norm = whole(get_total_norm(gradients))
         result = self._result(counts, parts, grad_norm, _weights(batches))
         if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm)):
             raise UserError(self._diagnose(train_step, result, batches, parts))
@@ -251,7 +252,8 @@ class TrainStep:
         samples = blamed or sorted({sample for rank in everyone for sample in rank})
         places = [self._place(sample) for sample in samples[:MAX_NAMED_SAMPLES]]
         more = f" and {len(samples) - len(places)} more" if len(samples) > len(places) else ""
-        names = [n for n, p in self._named() if p.grad is not None and not p.grad.isfinite().all()]
+        gradients = {n: p.grad for n, p in self._named() if p.grad is not None}
+        names = [n for n, each in gradients.items() if not whole(each).isfinite().all()]
         culprit = "the loss of samples" if blamed else "a gradient of the batch with samples"
         return describe(
             f"train step {train_step}",

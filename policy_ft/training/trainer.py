@@ -21,6 +21,7 @@ from policy_ft.training.measure import Measure
 from policy_ft.training.metrics import MetricsLog, Record
 from policy_ft.training.progress import ProgressDisplay, Stopwatch, groups_table
 from policy_ft.training.selection import Best, better
+from policy_ft.training.sharding import gathered, sharding_notes, wrapped
 from policy_ft.training.state import RunState
 from policy_ft.training.step import TrainStep, to_device
 from policy_ft.training.store import Store
@@ -132,7 +133,7 @@ class Trainer:
         self.accelerator.free_memory()
         self._take_step = TrainStep(
             self.accelerator,
-            self.accelerator.prepare(self.policy.model),
+            wrapped(self.policy.model, self.accelerator),
             self.objectives,
             self.optimizer,
             self.batches.windows.locate,
@@ -145,7 +146,9 @@ class Trainer:
 
     def _go(self) -> None:
         state = self._state
-        for line in (*self.policy.load_report.lines(), *self.policy.transforms.still_notes):
+        notes = (*self.policy.load_report.lines(), *self.policy.transforms.still_notes)
+        num_processes = self.accelerator.num_processes
+        for line in (*notes, *sharding_notes(self.settings, num_processes)):
             self._display.say(line)
         if state.is_assessed and self._is_last:
             self._display.say(self._nothing_to_do())
@@ -241,7 +244,7 @@ class Trainer:
         # rollouts meet many batch sizes, and each would be compiled
         is_compiled = self.settings.compile
         eagerly = torch.compiler.set_stance("force_eager") if is_compiled else nullcontext()
-        with self._hooks.measuring(), eagerly:
+        with self._hooks.measuring(), gathered(model), eagerly:
             values = measure.run(self.policy)
         self.plan.of_phases[self._phase].set_modes(model)
         self._measured.add(measure.kind)

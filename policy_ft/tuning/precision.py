@@ -27,7 +27,7 @@ def widen_weights(
     widened, never_small = [], model.float32_names()
     for name, parameter in model.named_parameters():
         is_kept = name not in learning and (
-            (parameter.dtype == computed_in and name not in never_small) or _is_quantized(parameter)
+            (parameter.dtype == computed_in and name not in never_small) or is_quantized(parameter)
         )
         if is_kept or parameter.dtype == torch.float32:
             continue
@@ -40,5 +40,6 @@ def widen_weights(
     return tuple(widened)
 
 
-def _is_quantized(parameter: Tensor) -> bool:
+def is_quantized(parameter: Tensor) -> bool:
+    """Whether its values are no floats of torch's own."""
     return not parameter.is_floating_point() or type(parameter.data) is not Tensor

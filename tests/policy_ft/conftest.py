@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -150,13 +151,17 @@ def fitted(episodes: Dataset, tokenizer_json: str) -> FitTransforms:
 @pytest.fixture
 def policy(fitted: FitTransforms) -> Policy:
     """A policy whose every weight is random: zero initialization would hide mistakes."""
+    return random_policy(fitted())
+
+
+def random_policy(transforms: Transforms) -> Policy:
     config = small_model_config()
     model = build_model(config)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    return Policy(model.eval(), fitted(), config, provenance={"command": "made for a test"})
+    return Policy(model.eval(), transforms, config, provenance={"command": "made for a test"})
 
 
 MakeConfig = Callable[..., RunConfig]
@@ -168,44 +173,44 @@ def small_model() -> Callable[..., dict[str, object]]:
     return lambda **changes: small_model_config(**changes).model_dump(mode="json")
 
 
+def small_run(folder: Path, **changes: dict[str, object] | int | str) -> RunConfig:
+    """Settings of a tiny, deterministic run from random weights; blocks given by name change it."""
+    values: dict[str, object] = {
+        "seed": 3,
+        "output_dir": str(folder / "run"),
+        "policy": {
+            "kind": "new",
+            "model": small_model_config().model_dump(mode="json"),
+            "transforms": {"cameras": ["front", "wrist"]},
+            "tokenizer": {"train": 280},
+        },
+        "data": {"path": str(folder / "demos.hdf5"), "num_workers": 0},
+        "tuning": {"ema": {"decay": 0.9}},
+        "optimizer": {"lr": 1e-3, "final_lr": 1e-4, "warmup_steps": 2, "decay_steps": 20},
+        "training": {
+            "steps": 6,
+            "batch_size": 4,
+            "precision": "fp32",
+            "deterministic": True,
+            "num_threads": 1,
+            "log_every": 2,
+            "save_every": 3,
+        },
+        "validation": {"every": 3, "num_windows": 4, "num_noise": 1, "times": [0.3, 0.8]},
+    }
+    for block, value in changes.items():
+        present = values.get(block)
+        is_merged = isinstance(value, dict) and isinstance(present, dict)
+        values[block] = {**present, **value} if is_merged else value
+    if not (folder / "demos.hdf5").exists():
+        record_demos(folder / "demos.hdf5")
+    return RunConfig.model_validate(values)
+
+
 @pytest.fixture
 def run_config(tmp_path: Path) -> MakeConfig:
-    """Settings of a tiny, deterministic run from random weights; blocks given by name change it."""
-    model = small_model_config()
-
-    def make(**changes: dict[str, object] | int | str) -> RunConfig:
-        values: dict[str, object] = {
-            "seed": 3,
-            "output_dir": str(tmp_path / "run"),
-            "policy": {
-                "kind": "new",
-                "model": model.model_dump(mode="json"),
-                "transforms": {"cameras": ["front", "wrist"]},
-                "tokenizer": {"train": 280},
-            },
-            "data": {"path": str(tmp_path / "demos.hdf5"), "num_workers": 0},
-            "tuning": {"ema": {"decay": 0.9}},
-            "optimizer": {"lr": 1e-3, "final_lr": 1e-4, "warmup_steps": 2, "decay_steps": 20},
-            "training": {
-                "steps": 6,
-                "batch_size": 4,
-                "precision": "fp32",
-                "deterministic": True,
-                "num_threads": 1,
-                "log_every": 2,
-                "save_every": 3,
-            },
-            "validation": {"every": 3, "num_windows": 4, "num_noise": 1, "times": [0.3, 0.8]},
-        }
-        for block, value in changes.items():
-            present = values.get(block)
-            is_merged = isinstance(value, dict) and isinstance(present, dict)
-            values[block] = {**present, **value} if is_merged else value
-        if not (tmp_path / "demos.hdf5").exists():
-            record_demos(tmp_path / "demos.hdf5")
-        return RunConfig.model_validate(values)
-
-    return make
+    """`small_run` in a folder of the test's own."""
+    return partial(small_run, tmp_path)
 
 
 OLD_MAPPING: dict[str, object] = {

@@ -1,0 +1,313 @@
+"""Processes that hold a part of every weight compute what one computes that holds all."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from policy_ft import assemble
+from policy_ft.checkpoints.native import save_policy
+from policy_ft.checkpoints.weights import weights_hash
+from policy_ft.config.run import RunConfig
+from policy_ft.errors import UserError
+from policy_ft.formats.load import load_policy
+from policy_ft.training.hooks import Hook
+from policy_ft.training.metrics import read_metrics
+from tests.policy_ft import point_world
+from tests.policy_ft.conftest import small_model_config, small_run
+from tests.policy_ft.processes import Job, launch
+
+FROZEN = [{"pattern": each, "frozen": True} for each in ("vision", "language")]
+LATER = [{"start": 3, "groups": [{"pattern": "vision", "frozen": True}]}]
+AS_IN_PI0 = small_model_config().model_dump(mode="json")
+AS_IN_PI0["expert"]["time"] = "concat"
+CASES: dict[str, dict[str, dict[str, object]]] = {
+    "full": {"training": {"accumulation_steps": 2}},
+    "frozen": {"tuning": {"groups": FROZEN}, "policy": {}},
+    "phases": {"tuning": {"groups": FROZEN[1:], "phases": LATER}},
+    "adapters": {
+        "policy": {"edits": [{"kind": "lora", "target": ["language", "expert"], "rank": 2}]},
+        "tuning": {"groups": [{"pattern": "vision", "frozen": True}]},
+    },
+    "checkpointed, no average": {"tuning": {"ema": "off"}},
+    "compiled": {},
+}
+"""What runs differ in; those with a policy go on from a saved one."""
+OTHERWISE: dict[str, dict[str, object]] = {
+    "checkpointed, no average": {"activation_checkpointing": True},
+    "compiled": {"compile": True},
+    "as in pi0": {"accumulation_steps": 1},  # what one takes in two micro-batches, two divide
+}
+"""What else is different where processes share the weights."""
+
+
+def sharded(config: RunConfig, output_dir: Path, **training: object) -> RunConfig:
+    values = config.model_dump(mode="json")
+    values["training"] |= {"shard": True, **training}
+    return RunConfig.model_validate({**values, "output_dir": str(output_dir)})
+
+
+def records(config: RunConfig, kind: str, *names: str) -> list[list[float]]:
+    rows = read_metrics(Path(config.output_dir))
+    return [[row[name] for name in names] for row in rows if row["kind"] == kind]
+
+
+def weights(config: RunConfig) -> dict[str, Tensor]:
+    return load_file(Path(config.output_dir) / "checkpoints/last/model.safetensors")
+
+
+def assert_same(found: RunConfig, expected: RunConfig, rel: float = 1e-5) -> None:
+    """Losses, gradient norms and weights of two runs differ by no more than rounding."""
+    for kind, names in (
+        ("train", ("train_step", "loss", "grad_norm", "lr")),
+        ("validation", ("train_step", "loss", "action_mse")),
+    ):
+        rows = records(expected, kind, *names)
+        assert rows
+        assert records(found, kind, *names) == [pytest.approx(row, rel=rel) for row in rows]
+    theirs = weights(expected)
+    for name, tensor in weights(found).items():
+        torch.testing.assert_close(tensor, theirs.pop(name), rtol=rel, atol=rel / 5)
+    assert not theirs
+
+
+def shown_hash(config: RunConfig) -> str:
+    return weights_hash(load_policy(Path(config.output_dir) / "checkpoints/last").model)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs by name: of one process, and of two that share the weights."""
+
+    alone: Mapping[str, RunConfig]
+    together: Mapping[str, RunConfig]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sharded")
+
+
+@pytest.fixture(scope="module")
+def base(folder: Path) -> Path:
+    """A saved policy whose decoder is in bfloat16."""
+    first = small_run(folder, output_dir=str(folder / "base"), training={"steps": 1})
+    policy = load_policy(assemble.train(first).last_checkpoint)
+    policy.model.backbone.language.bfloat16()
+    save_policy(policy, folder / "half")
+    return folder / "half"
+
+
+@pytest.fixture(scope="module")
+def runs(folder: Path, base: Path) -> Runs:
+    """Every case trained by this process and by two; 5 windows and 3 episodes are measured."""
+    alone = {name: settings(folder, base, name) for name in CASES}
+    alone["as in pi0"] = to_the_bit(folder)
+    alone["states"] = without_images(folder)
+    together = {
+        name: sharded(config, folder / f"two {name}", **OTHERWISE.get(name, {}))
+        for name, config in alone.items()
+    }
+    assert launch(2, *map(Job, together.values())) == [0, 0]
+    for config in alone.values():
+        assemble.train(config)
+    return Runs(alone, together)
+
+
+def settings(folder: Path, base: Path, name: str) -> RunConfig:
+    changes = CASES[name]
+    config = small_run(
+        folder,
+        output_dir=str(folder / f"one {name}"),
+        training={"batch_size": 12, "log_every": 1, **changes.get("training", {})},
+        tuning=changes.get("tuning", {}),
+        validation={"num_windows": 5},
+    )
+    if "policy" not in changes:
+        return config
+    start = {"kind": "pretrained", "path": str(base), **changes["policy"]}
+    values = {**config.model_dump(mode="json"), "policy": start}
+    values["training"]["precision"] = "bf16"
+    return RunConfig.model_validate(values)
+
+
+def to_the_bit(folder: Path) -> RunConfig:
+    return small_run(
+        folder,
+        output_dir=str(folder / "one pi0"),
+        policy={"model": AS_IN_PI0},
+        optimizer={"clip_norm": 1e9},
+        training={"batch_size": 8, "accumulation_steps": 2, "log_every": 1},
+    )
+
+
+def without_images(folder: Path) -> RunConfig:
+    """The shipped recipe, smaller and on the demonstrations of a point.
+
+    It has no kinks, as towers with ReLU have: rounding never switches a gradient on or off.
+    """
+    values = yaml.safe_load((Path(__file__).parents[2] / "configs/state_only.yaml").read_text())
+    values["policy"]["model"] |= {"state_dim": 4, "action_dim": 2, "action_horizon": 4}
+    data = point_world.write_d4rl(folder / "point.hdf5")
+    values |= {"output_dir": str(folder / "one states"), "validation": {"every": 3}}
+    values["data"] = {"path": str(data), "num_workers": 0, "validation_fraction": 0.2}
+    values["training"] = {"steps": 6, "batch_size": 12, "log_every": 1, "num_threads": 1}
+    values["training"] |= {"precision": "fp32", "deterministic": True, "save_every": 3}
+    rollouts = {"env": point_world.ENV, "episodes": 3, "num_envs": 1, "every": 6}
+    values["evaluation"] = {**rollouts, "replan_steps": 4, "seed": 7}
+    return RunConfig.model_validate(values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["full", "phases", "checkpointed, no average", "compiled"])
+def test_two_processes_with_half_of_the_weights_each_compute_what_one_computes(runs, name):
+    assert_same(runs.together[name], runs.alone[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["frozen", "adapters"])
+def test_frozen_weights_keep_their_type_and_their_bits_in_parts(runs, name, base):
+    """Products in bfloat16 are rounded otherwise in another batch, so less is equal."""
+    assert_same(runs.together[name], runs.alone[name], rel=1e-2)
+    start, end = load_file(base / "model.safetensors"), weights(runs.together[name])
+    held = [n for n in start if n.startswith("backbone.language.layers.")]
+    for before in held:
+        after = end.get(before, end.get(f"{before.removesuffix('.weight')}.base_layer.weight"))
+        assert torch.equal(after, start[before])
+
+
+@pytest.mark.slow
+def test_where_sums_allow_it_the_hash_is_that_of_one_process(runs):
+    """Two halves of a batch add up alike in either order; clipping would add norms of parts."""
+    one, two = runs.alone["as in pi0"], runs.together["as in pi0"]
+    assert shown_hash(two) == shown_hash(one)
+    assert records(two, "train", "loss") == records(one, "train", "loss")
+
+
+@pytest.mark.slow
+def test_uneven_numbers_of_episodes_hold_nobody_up(runs):
+    names = ("train_step", "success_rate", "num_episodes")
+    found = records(runs.together["states"], "rollout", *names)
+    assert found == records(runs.alone["states"], "rollout", *names)
+    assert found[0][2] == 3
+    assert_same(runs.together["states"], runs.alone["states"])
+
+
+@pytest.mark.slow
+def test_each_process_writes_its_rows_of_the_state(runs):
+    one, two = (
+        Path(config.output_dir) / "checkpoints/last/training_state"
+        for config in (runs.alone["full"], runs.together["full"])
+    )
+    whole = load_file(one / "optimizer.safetensors")
+    parts = [load_file(path) for path in sorted(two.glob("optimizer-*-of-00002.safetensors"))]
+    assert len(parts) == 2
+    assert sum(each.numel() for part in parts for each in part.values()) == sum(
+        each.numel() for each in whole.values()
+    )
+    for name, expected in whole.items():
+        held = [part[name] for part in parts if name in part]
+        joined = torch.cat(held) if expected.ndim else held[0]
+        torch.testing.assert_close(joined, expected, rtol=1e-4, atol=1e-6)
+    assert len(set(json.loads((two / "checksums.json").read_text()))) == 4
+
+
+def resumed(config: RunConfig, output_dir: Path, start: RunConfig, **training: object) -> RunConfig:
+    """The settings in a directory that holds the third step of a run, and nothing later."""
+    shutil.copytree(Path(start.output_dir), output_dir, symlinks=True)
+    shutil.rmtree(output_dir / "checkpoints/step_00000006")
+    values = config.model_dump(mode="json")
+    values["training"] |= training
+    values |= {"evaluation": "off", "output_dir": str(output_dir)}
+    return RunConfig.model_validate(values)
+
+
+@pytest.mark.slow
+def test_a_killed_sharded_run_goes_on_with_any_number_of_processes(runs, folder):
+    """With as many in the same bits; with others, sharded or whole, by rounding."""
+    unbroken = runs.together["states"]
+    killed = sharded(unbroken, folder / "killed")
+    assert launch(2, Job(killed, killed_after=5)) == [-9, -9]
+    assert not (folder / "killed/checkpoints/step_00000006").exists()
+    again = partial(resumed, unbroken, start=unbroken)
+    alone, three = again(folder / "alone", shard=False), again(folder / "three")
+    from_whole = resumed(unbroken, folder / "from whole", runs.alone["states"])
+    rest = killed_without_its_hook(killed)
+    assert launch(2, Job(rest, resume=True), Job(from_whole, resume=True)) == [0, 0]
+    assert launch(3, Job(three, resume=True)) == [0, 0, 0]
+    assemble.train(alone, resume=True)
+    assert shown_hash(killed) == shown_hash(unbroken)
+    assert states(killed) == states(unbroken)
+    for config in (alone, three, from_whole):
+        assert_same(config, unbroken)
+
+
+def killed_without_its_hook(config: RunConfig) -> RunConfig:
+    """A run that goes on needs the methods that it began with, of which one kills it."""
+    for path in Path(config.output_dir).glob("checkpoints/step_*/training_state/state.json"):
+        saved = json.loads(path.read_text())
+        saved["hooks"].pop("kill")
+        saved["given_methods"] = []
+        path.write_text(json.dumps(saved))
+    return config
+
+
+def states(config: RunConfig) -> dict[str, str]:
+    directory = Path(config.output_dir) / "checkpoints/last/training_state"
+    return {path.name: weights_hash(load_file(path)) for path in directory.glob("*.safetensors")}
+
+
+@pytest.mark.slow
+def test_a_damaged_part_is_named(runs, folder):
+    config = resumed(runs.together["states"], folder / "damaged", runs.together["states"])
+    state = folder / "damaged/checkpoints/step_00000003/training_state"
+    path = state / "optimizer-00002-of-00002.safetensors"
+    tensors = load_file(path)
+    name = next(key for key, value in tensors.items() if value.any())
+    save_file({**tensors, name: torch.zeros_like(tensors[name])}, path)
+    with pytest.raises(UserError, match=rf"00002-of-00002.*other bytes in the tensor '{name}'"):
+        assemble.train(config, resume=True)
+    path.unlink()
+    with pytest.raises(UserError, match=r"optimizer-00002-of-00002.safetensors: found no whole"):
+        assemble.train(config, resume=True)
+
+
+class Unsaid(Hook):
+    """Says nothing of parts."""
+
+    name = "unsaid"
+
+
+def test_what_a_sharded_run_cannot_do_is_refused_before_its_first_step(run_config):
+    config = run_config(
+        training={"shard": True, "feature_cache_gb": 1.0},
+        tuning={"groups": FROZEN[:1]},
+        objectives={"l2_sp": {"weight": 1.0}},
+    )
+    faults = "\n".join(assemble.check(config))
+    assert "training.feature_cache_gb: found 1 with training.shard true" in faults
+    assert "method 'l2_sp': found training.shard true" in faults
+    assert "Leave it out or set training.shard to false" in faults
+    with pytest.raises(UserError, match=r"method 'unsaid': .*works_on_shards true in its class"):
+        assemble.train(run_config(training={"shard": True}), methods=[Unsaid()])
+
+
+def test_one_process_is_told_that_it_holds_everything(run_config, capsys):
+    config = run_config(training={"shard": True, "steps": 1})
+    lines: list[str] = []
+    assert assemble.check(config, tell=lines.append) == []
+    told = "training.shard: without effect in one process"
+    assert any(told in line for line in lines)
+    whole = assemble.train(run_config(training={"steps": 1}, output_dir=config.output_dir + "2"))
+    assert weights_hash(load_policy(assemble.train(config).last_checkpoint).model) == weights_hash(
+        load_policy(whole.last_checkpoint).model
+    )
+    assert told in " ".join(capsys.readouterr().out.split())
