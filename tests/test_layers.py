@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("eval_envs",),
     ("policy_ft.errors",),
     ("policy_ft.config", "policy_ft.ranks", "policy_ft.shards"),
-    ("policy_ft.models", "policy_ft.augment", "policy_ft.tokenization"),
+    ("policy_ft.models", "policy_ft.tokenization"),
     ("policy_ft.transforms",),
     ("policy_ft.data", "policy_ft.formats.embodiments"),
     ("policy_ft.policy",),

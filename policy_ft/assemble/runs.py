@@ -24,6 +24,7 @@ from policy_ft.checkpoints.provenance import descended
 from policy_ft.config.data import DataConfig
 from policy_ft.config.run import RunConfig
 from policy_ft.config.starting_policy import PretrainedPolicy
+from policy_ft.data.augmentation import Augmentation
 from policy_ft.data.motion import motion_remarks
 from policy_ft.data.opening import is_to_be_collected
 from policy_ft.data.soundness import data_to_check, survey
@@ -210,8 +211,7 @@ class _Requirements:
             device = self.accelerator.device
             of(lambda: require_speed_settings(config, built, plan, device))
             of(lambda: require_shardable(config.training, built.model, plan, methods.acting))
-        if (lwf := config.objectives.lwf) != "off":
-            of(partial(require_old_sentences, lwf, built))
+        self._of_methods(built)
         of(lambda: require_rollouts(config, built))
         if episodes is None:
             return None
@@ -223,6 +223,14 @@ class _Requirements:
         is_begun = self.start is not None and not is_given
         load_start = partial(starting_policy_again, config, episodes, built) if is_begun else None
         return _Parts(built, fitting, plan, methods, load_start)
+
+    def _of_methods(self, policy: Policy) -> None:
+        """What single methods ask of the policy."""
+        of, config = self.faults.of, self.config
+        if (varied := config.data.augmentation) != "off":
+            of(lambda: Augmentation(varied, policy.transforms, config.seed, str))
+        if (lwf := config.objectives.lwf) != "off":
+            of(partial(require_old_sentences, lwf, policy))
 
     def _data(
         self, episodes: Dataset | None, methods: Methods | None, *, collects: bool

@@ -13,9 +13,11 @@ from policy_ft.checkpoints.provenance import INSTRUCTIONS, noted_instructions
 from policy_ft.config.measures import Standstill
 from policy_ft.config.run import RunConfig
 from policy_ft.config.tuning import PhaseConfig
+from policy_ft.data.augmentation import Augmentation
 from policy_ft.data.loader import BatchLoader
 from policy_ft.data.sources import fingerprints_by_source, sources_of, training_and_validation
 from policy_ft.data.windows import MixedWindows, WindowDataset
+from policy_ft.models.batch import Batch
 from policy_ft.models.objective import Objective, reached
 from policy_ft.policy import Policy
 from policy_ft.training.launch import autocast_dtype, start_accelerator
@@ -127,7 +129,17 @@ def build_trainer(
         measures=_measures(config, policy, episodes, held_out, methods.objectives, accelerator),
         store=None if in_memory else Store(identity, accelerator, start, resume),
         load_start=load_start,
+        augmentation=_augmentation(config, policy, windows),
     )
+
+
+def _augmentation(
+    config: RunConfig, policy: Policy, windows: WindowDataset | MixedWindows
+) -> Callable[[Batch], Batch]:
+    settings = config.data.augmentation
+    if settings == "off":
+        return lambda batch: batch
+    return Augmentation(settings, policy.transforms, config.seed, windows.instruction)
 
 
 def _noting_instructions(policy: Policy, windows: WindowDataset | MixedWindows) -> Policy:

@@ -6,6 +6,7 @@ from typing import Final, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from data_tools.formats.mapping.mapping import ColumnChoice, ConventionsMapping
+from policy_ft.config.augmentation import AugmentationConfig
 from policy_ft.config.base import (
     NonNegativeInt,
     OrOff,
@@ -201,6 +202,9 @@ class DataConfig(SelectionConfig):
     collect: OrOff[CollectConfig] = Field(
         "off",
         description="How to make data.path when it does not exist; 'off' refuses a missing path.",
+    )
+    augmentation: OrOff[AugmentationConfig] = Field(
+        "off", description="How training samples are varied; off takes them as recorded."
     )
     num_workers: NonNegativeInt = Field(
         2,

@@ -98,6 +98,16 @@ class RunConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _caches_what_stays(self) -> Self:
+        if self.training.feature_cache_gb and self.data.augmentation != "off":
+            raise ValueError(
+                f"training.feature_cache_gb: found {self.training.feature_cache_gb} with "
+                "data.augmentation; expected one of the two, for varied images have other features "
+                "in every epoch. Set one of them to 0 or off."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _measures_what_is_watched(self) -> Self:
         watched = {
             "training.early_stop": self.training.early_stop,

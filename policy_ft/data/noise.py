@@ -30,6 +30,7 @@ class Purpose(IntEnum):
     ROLLOUT = 6
     LWF = 7
     LWF_CHUNK = 8
+    AUGMENT = 9
 
 
 def generator(seed: int, purpose: Purpose, epoch: int, sample_id: int = 0) -> np.random.Generator:

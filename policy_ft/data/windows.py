@@ -111,6 +111,10 @@ class WindowDataset:
         place, step = self._place(sample_id)
         return self.episodes[int(self.indices[place])].name, step
 
+    def instruction(self, sample_id: int) -> str:
+        """What a window's episode is asked to do."""
+        return self.episodes[int(self.indices[self._place(sample_id)[0]])].instruction
+
     def _place(self, sample_id: int) -> tuple[int, int]:
         if not 0 <= sample_id < len(self):
             raise IndexError(f"sample {sample_id}; there are {len(self)} windows")
@@ -160,6 +164,11 @@ class MixedWindows:
         """The name of a window's episode and the step of its observation."""
         part, own_id = self._part(sample_id)
         return part.locate(own_id)
+
+    def instruction(self, sample_id: int) -> str:
+        """What a window's episode is asked to do."""
+        part, own_id = self._part(sample_id)
+        return part.instruction(own_id)
 
     def _part(self, sample_id: int) -> tuple[WindowDataset, int]:
         if not 0 <= sample_id < len(self):

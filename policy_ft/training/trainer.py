@@ -12,6 +12,7 @@ from torch import Tensor
 
 from policy_ft.config.training import TrainingConfig
 from policy_ft.data.loader import BatchLoader
+from policy_ft.models.batch import Batch
 from policy_ft.models.objective import Objective
 from policy_ft.policy import Policy
 from policy_ft.training.features import build_feature_cache
@@ -62,6 +63,7 @@ class Trainer:
         measures: validation, rollouts.
         store: the run's directory; None trains in memory, without directory, lock or files.
         load_start: makes the policy that the run began with; None where `policy` is still that.
+        augmentation: of each micro-batch of training.
     """
 
     policy: Policy
@@ -77,6 +79,7 @@ class Trainer:
     measures: Sequence[Measure] = ()
     store: Store | None = None
     load_start: Callable[[], Policy] | None = None
+    augmentation: Callable[[Batch], Batch] = lambda batch: batch
     _records: list[Record] = field(default_factory=list)
     _measured: set[str] = field(default_factory=set)
     """Kinds of measures that the present step has had."""
@@ -197,7 +200,9 @@ class Trainer:
             samples = next(batches)
         with self._clock.measure("encode"):
             device = self.accelerator.device
-            micro_batches = [to_device(each, transforms, device) for each in samples]
+            micro_batches = [
+                self.augmentation(to_device(each, transforms, device)) for each in samples
+            ]
         with self._clock.measure("step"):
             seed_dropout(self.seed, state.train_step, self.accelerator.process_index)
             self._lr = self.plan.set_rates(self.optimizer, state.train_step, self._view.lr_factor)

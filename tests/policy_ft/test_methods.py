@@ -43,6 +43,17 @@ METHODS = {
             ],
         },
     },
+    "augmentation": {
+        "data": {
+            "augmentation": {
+                "crop": 0.9,
+                "rotation_deg": 10,
+                "saturation": 0.5,
+                "state_noise": 0.1,
+                "instruction_dropout": 0.2,
+            }
+        }
+    },
     "layer-wise rates": {"tuning": {"groups": [{"pattern": "language", "lr_decay": 0.5}]}},
     "own": {
         "methods": [
