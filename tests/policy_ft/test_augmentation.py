@@ -183,5 +183,5 @@ def test_validation_sees_the_data_as_it_was_recorded(run_config, tmp_path):
 
 
 def test_a_cache_of_what_varies_is_refused(run_config):
-    with pytest.raises(ValidationError, match="feature_cache_gb: found 1.0 with data.augmentation"):
+    with pytest.raises(ValidationError, match=r"feature_cache_gb: found 1.0 with data.augm"):
         run_config(training={"feature_cache_gb": 1}, data={"augmentation": {"crop": 0.9}})
