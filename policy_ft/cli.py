@@ -29,6 +29,10 @@ class Commands(LateGroup):
             "policy_ft.commands.train",
             "Refuse what can be refused before training, all faults at once.",
         ),
+        "recipe": (
+            "policy_ft.commands.recipe",
+            "List the recipes, or print one: policy-ft recipe pi0_droid > run.yaml.",
+        ),
         "eval": (
             "policy_ft.commands.evaluate",
             "Run a checkpoint in an environment and report success with its 95 % Wilson interval.",

@@ -43,7 +43,7 @@ from policy_ft.training.directory import TrainResult
 
 ASSETS = Path(__file__).parent / "assets"
 BASE = ASSETS / "tabletop_base"
-CONFIG = ASSETS / "quickstart.yaml"
+CONFIG = ASSETS / "recipes" / "quickstart.yaml"
 OLD_TASKS = "reach+push+pick"
 COMPARED = ("starting", "fine-tuned")
 NUM_ENVS = 10

@@ -37,7 +37,8 @@ from data_tools.stats import (
 )
 from data_tools.storage.files.disk import existing_faults, finished_file
 from data_tools.storage.files.paths import first_refused
-from data_tools.view.tables import line_width, number_table, numbers, print_table, summary, tree_of
+from data_tools.view.summary import summary, tree_of
+from data_tools.view.tables import line_width, number_table, numbers, print_table
 
 app = typer.Typer()
 

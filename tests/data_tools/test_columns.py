@@ -8,7 +8,7 @@ from data_tools.columns import column_faults, fingerprint_with
 from data_tools.doctor.examination import validate
 from data_tools.errors import UserError
 from data_tools.formats.reader import open_dataset
-from data_tools.view.tables import summary
+from data_tools.view.summary import summary
 from data_tools.writer import EpisodeWriter
 from tests.data_tools.column_cases import LENGTHS, WEIGHTS, declare, rising, weights_of
 

@@ -13,7 +13,7 @@ from policy_ft.config.config_file import load_config
 
 ROOT = Path(__file__).parents[2]
 RECIPES = {*ROOT.glob("configs/pi*_*.yaml"), *ROOT.glob("configs/smolvla_*.yaml")}
-CONFIGS = sorted({*ROOT.glob("configs/*.yaml"), *ROOT.glob("policy_ft/assets/*.yaml")} - RECIPES)
+CONFIGS = sorted({*ROOT.glob("configs/*.yaml")} - RECIPES)
 SHORT = (
     "data.num_workers=0",
     "training.steps=1",
