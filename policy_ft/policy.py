@@ -19,6 +19,7 @@ from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.models.inputs import ModelInput
 from policy_ft.models.solvers import Euler, SampleRequest
 from policy_ft.models.vla import VLAModel
+from policy_ft.shards import own_part
 from policy_ft.transforms import ModelShape, Transforms, stacked
 from policy_ft.transforms.checks import nonfinite_numbers
 from policy_ft.transforms.kinds import observation_faults
@@ -271,8 +272,10 @@ class Policy:
         """
         if noise is not None and not torch.as_tensor(noise).isfinite().all():
             return "The noise that was given is not finite: give standard normal numbers."
-        own = self.model.state_dict().items()
-        bad = [n for n, each in own if each.is_floating_point() and not each.isfinite().all()]
+        # what this process has of them: where others have parts, it must not wait for those
+        own = (*self.model.named_parameters(), *self.model.named_buffers())
+        found = ((name, own_part(each)) for name, each in own)
+        bad = [n for n, each in found if each.is_floating_point() and not each.isfinite().all()]
         if bad:
             return (
                 f"{len(bad)} tensors of the model are not finite, first {bad[0]!r}: take an "

@@ -63,7 +63,8 @@ def start_accelerator() -> Accelerator:
                 "accelerate",
                 f"distributed type {accelerator.distributed_type.value}",
                 f"one of {[kind.value for kind in SUPPORTED]}",
-                "Launch with plain data parallelism: --multi_gpu, without FSDP or DeepSpeed.",
+                "Launch with --multi_gpu, without FSDP or DeepSpeed; to share weights among the "
+                "processes, set training.shard.",
             )
         )
     launched = int(os.environ.get("WORLD_SIZE", "1"))

@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ from policy_ft.training.hooks import Hook
 from policy_ft.training.metrics import read_metrics
 from tests.policy_ft import point_world
 from tests.policy_ft.conftest import small_model_config, small_run
-from tests.policy_ft.processes import Job, launch
+from tests.policy_ft.processes import Job, Kill, Spoil, launch
 
 FROZEN = [{"pattern": each, "frozen": True} for each in ("vision", "language")]
 LATER = [{"start": 3, "groups": [{"pattern": "vision", "frozen": True}]}]
@@ -223,7 +222,7 @@ def test_each_process_writes_its_rows_of_the_state(runs):
 def resumed(config: RunConfig, output_dir: Path, start: RunConfig, **training: object) -> RunConfig:
     """The settings in a directory that holds the third step of a run, and nothing later."""
     shutil.copytree(Path(start.output_dir), output_dir, symlinks=True)
-    shutil.rmtree(output_dir / "checkpoints/step_00000006")
+    shutil.rmtree(output_dir / "checkpoints/step_00000006", ignore_errors=True)
     values = config.model_dump(mode="json")
     values["training"] |= training
     values |= {"evaluation": "off", "output_dir": str(output_dir)}
@@ -233,36 +232,34 @@ def resumed(config: RunConfig, output_dir: Path, start: RunConfig, **training: o
 @pytest.mark.slow
 def test_a_killed_sharded_run_goes_on_with_any_number_of_processes(runs, folder):
     """With as many in the same bits; with others, sharded or whole, by rounding."""
-    unbroken = runs.together["states"]
-    killed = sharded(unbroken, folder / "killed")
-    assert launch(2, Job(killed, killed_after=5)) == [-9, -9]
+    unbroken, hook = runs.together["states"], (Kill(0),)
+    killed, whole = sharded(unbroken, folder / "killed"), sharded(unbroken, folder / "lives")
+    assert launch(2, Job(killed, methods=(Kill(5),))) == [-9, -9]
     assert not (folder / "killed/checkpoints/step_00000006").exists()
-    again = partial(resumed, unbroken, start=unbroken)
-    alone, three = again(folder / "alone", shard=False), again(folder / "three")
+    alone, three = (resumed(unbroken, folder / name, killed) for name in ("alone", "three"))
+    alone = sharded(alone, folder / "alone", shard=False)
     from_whole = resumed(unbroken, folder / "from whole", runs.alone["states"])
-    rest = killed_without_its_hook(killed)
-    assert launch(2, Job(rest, resume=True), Job(from_whole, resume=True)) == [0, 0]
-    assert launch(3, Job(three, resume=True)) == [0, 0, 0]
-    assemble.train(alone, resume=True)
+    jobs = Job(killed, True, hook), Job(whole, methods=hook), Job(from_whole, True)
+    assert launch(2, *jobs) == [0, 0]
+    assert launch(3, Job(three, True, hook)) == [0, 0, 0]
+    assemble.train(alone, resume=True, methods=hook)
     assert shown_hash(killed) == shown_hash(unbroken)
-    assert states(killed) == states(unbroken)
+    assert states(killed) == states(whole)
     for config in (alone, three, from_whole):
         assert_same(config, unbroken)
-
-
-def killed_without_its_hook(config: RunConfig) -> RunConfig:
-    """A run that goes on needs the methods that it began with, of which one kills it."""
-    for path in Path(config.output_dir).glob("checkpoints/step_*/training_state/state.json"):
-        saved = json.loads(path.read_text())
-        saved["hooks"].pop("kill")
-        saved["given_methods"] = []
-        path.write_text(json.dumps(saved))
-    return config
+    for config in (alone, three):
+        torch.testing.assert_close(summed(config), summed(killed), rtol=1e-5, atol=1e-5)
 
 
 def states(config: RunConfig) -> dict[str, str]:
     directory = Path(config.output_dir) / "checkpoints/last/training_state"
     return {path.name: weights_hash(load_file(path)) for path in directory.glob("*.safetensors")}
+
+
+def summed(config: RunConfig) -> Tensor:
+    """What the hook has added up, of all processes."""
+    directory = Path(config.output_dir) / "checkpoints/last/training_state"
+    return torch.cat([load_file(each)["sum"] for each in sorted(directory.glob("hook_kill*"))])
 
 
 @pytest.mark.slow
@@ -278,6 +275,23 @@ def test_a_damaged_part_is_named(runs, folder):
     path.unlink()
     with pytest.raises(UserError, match=r"optimizer-00002-of-00002.safetensors: found no whole"):
         assemble.train(config, resume=True)
+
+
+@pytest.mark.slow
+def test_what_is_not_finite_in_one_part_stops_every_process_and_is_named(folder):
+    values = without_images(folder).model_dump(mode="json")
+    values["validation"]["every"], values["evaluation"]["every"] = 6, 3
+    values["tuning"]["ema"] = "off"
+    config = RunConfig.model_validate(values)
+    gradient, weight = (sharded(config, folder / name) for name in ("gradient", "weight"))
+    first = Job(gradient, methods=(Spoil("gradient", 2),))
+    assert launch(2, first, Job(weight, methods=(Spoil("weight", 3),))) == [0, 0]
+    for rank in (0, 1):
+        told = (folder / f"gradient/fault_{rank}.txt").read_text()
+        assert "gradient norm nan" in told
+        assert "1 tensors' gradients, first ['expert.action_out_proj.weight']" in told
+        told = (folder / f"weight/fault_{rank}.txt").read_text()
+        assert "tensors of the model are not finite, first 'expert.action_out_proj.weight'" in told
 
 
 class Unsaid(Hook):
