@@ -11,7 +11,11 @@ ADAPTER = "adapter"
 LORA_A, LORA_B = "lora_A.default.weight", "lora_B.default.weight"
 """What it calls the two halves of an adapter, which other programs know, too."""
 
-_ADAPTERS = ".lora_"
+MAGNITUDE = "lora_magnitude_vector.default.weight"
+"""What it calls the lengths of the rows of a weight whose adapter is a DoRA."""
+
+_ADAPTER_NAME = "default"
+"""How peft calls the one adapter of a layer, behind the name of each of its parts."""
 
 _LEAVES = {
     "backbone.projector": "projector",
@@ -39,7 +43,9 @@ def leaf_of(parameter: str) -> str:
     'language.layers.3.adapter'.
     """
     if is_of_adapter(parameter):
-        return f"{leaf_of(parameter.partition(_ADAPTERS)[0])}.{ADAPTER}"
+        parts = parameter.split(".")
+        layer = parts[: parts.index(_ADAPTER_NAME) - 1]
+        return f"{leaf_of('.'.join(layer))}.{ADAPTER}"
     for start, leaf in _LEAVES.items():
         if parameter == start or parameter.startswith(f"{start}."):
             return leaf
@@ -63,7 +69,7 @@ def matches(pattern: str, leaf: str, parameter: str) -> bool:
 
 def is_of_adapter(name: str) -> bool:
     """Whether a layer or a tensor is part of an adapter."""
-    return _ADAPTERS in name
+    return _ADAPTER_NAME in name.split(".")
 
 
 def adapted_names(parameter: str, axis: int) -> tuple[str, ...]:

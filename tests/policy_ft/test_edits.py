@@ -27,7 +27,7 @@ from policy_ft.tuning.groups import depths
 from tests.policy_ft.conftest import small_model_config
 
 ensure_torchvision_imports()
-from peft.tuners.lora import Linear as PeftLinear  # noqa: E402  as in policy_ft/models/edits/lora.py
+from peft.tuners.lora import Linear as PeftLinear  # noqa: E402  as in policy_ft/models/edits/adapters.py
 
 LORA = Lora(kind="lora", target="language", rank=4)
 BOTH = {"kind": "lora", "target": ["language", "expert"], "rank": 4}

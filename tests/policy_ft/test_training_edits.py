@@ -92,9 +92,18 @@ def test_two_rules_leave_nothing_but_adapters_to_learn(tuned):
     assert dormant == {n for n in dormant if n.startswith("backbone.language.layers.1.")}
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_an_adapted_run_resumes_with_the_same_bits(tuned, tmp_path, dropout):
-    edit = {**BOTH, "dropout": dropout}
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {**BOTH, "dropout": 0.0},
+        {**BOTH, "dropout": 0.2},
+        {**BOTH, "dora": True},
+        {**BOTH, "init": "pissa"},
+        {"kind": "peft", "method": "hra", "target": "language", "options": {"r": 4}},
+    ],
+    ids=["lora", "dropout", "dora", "pissa", "hra"],
+)
+def test_an_adapted_run_resumes_with_the_same_bits(tuned, tmp_path, edit):
     whole = assemble.train(tuned(edit, output_dir=str(tmp_path / "whole")))
     half = tuned(edit, training={"steps": 3})
     assemble.train(half)

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from policy_ft.checkpoints.weights import weights_hash
-from policy_ft.config.edits import Lora
+from policy_ft.config.edits import Lora, PeftAdapter
 from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.formats.conversion.contents import Contents, LazyTensors, without_values
-from policy_ft.models.edits.lora import merged_tensors
+from policy_ft.models.edits.adapters import merged_tensors
 
 
 def merged(contents: Contents) -> Contents:
@@ -15,9 +15,11 @@ def merged(contents: Contents) -> Contents:
     Raises:
         UserError: there are no adapters.
     """
-    left = tuple(edit for edit in contents.config.edits if not isinstance(edit, Lora))
+    left = tuple(
+        edit for edit in contents.config.edits if not isinstance(edit, (Lora, PeftAdapter))
+    )
     if left == contents.config.edits:
-        found, expected = "a policy without adapters", "one with edits of kind lora"
+        found, expected = "a policy without adapters", "one with edits of kind lora or peft"
         raise UserError(
             describe(f"{contents.directory}, --merge", found, expected, "Leave --merge out.")
         )
@@ -44,7 +46,7 @@ def require_plain(contents: Contents, to: str) -> None:
     edits = contents.config.edits
     names = {edit.kind for edit in edits}
     remedy = "Keep it native: other programs cannot run this model."
-    if all(isinstance(edit, Lora) for edit in edits):
+    if all(isinstance(edit, (Lora, PeftAdapter)) for edit in edits):
         remedy = "Add --merge, which makes the adapters part of the weights."
     raise_faults(
         [describe(f"{contents.directory}, edits", f"{sorted(names)}", f"none for {to}", remedy)]

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from policy_ft.config.edits import DropLayers, Edit, Lora
+from policy_ft.config.edits import DropLayers, Edit, Lora, PeftAdapter
+from policy_ft.models.edits.adapters import add_lora, add_peft
 from policy_ft.models.edits.drop_layers import drop_layers
-from policy_ft.models.edits.lora import add_lora
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ def apply_edits(model: Any, edits: Sequence[Edit], where: str) -> Changes:
         match edit:
             case Lora():
                 add_lora(model, edit, f"{where}[{place}]")
+            case PeftAdapter():
+                add_peft(model, edit, f"{where}[{place}]")
             case DropLayers():
                 drop_layers(model, edit, f"{where}[{place}]")
     after = model.state_dict(keep_vars=True)
