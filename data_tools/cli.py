@@ -8,13 +8,13 @@ import typer
 from data_tools.commands.late_commands import CommandTable, LateGroup
 from data_tools.errors import UserError
 
-LOOK, DOCTOR, PLANT, REWRITE, VIEW = (
+LOOK, DOCTOR, REWRITE, CHOOSE, VIEW = (
     f"data_tools.commands.{room}"
     for room in (
         "look_commands",
         "doctor_commands",
-        "plant_command",
         "rewrite_commands",
+        "choose_commands",
         "view_commands",
     )
 )
@@ -34,7 +34,7 @@ class Commands(LateGroup):
             "Check numbers, sentences and images; exit code 1 for findings, 2 when nothing opens.",
         ),
         "plant": (
-            PLANT,
+            DOCTOR,
             "Copy a dataset and plant one fault in the copy, to see what `validate` says about it.",
         ),
         "repack": (
@@ -43,12 +43,12 @@ class Commands(LateGroup):
         ),
         "convert": (REWRITE, "Write the episodes in another format."),
         "split": (
-            REWRITE,
+            CHOOSE,
             "Choose episodes to validate on: a share of each task, and no scene on both sides.",
         ),
         "merge": (REWRITE, "Join files of data/demo_N episodes that declare the same into one."),
         "filter": (
-            REWRITE,
+            CHOOSE,
             "Choose the steps to train on; writes a keep-file, which the reader takes, unless "
             "--apply.",
         ),

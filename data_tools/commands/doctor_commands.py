@@ -1,4 +1,4 @@
-"""robot-data validate: the doctor on the command line."""
+"""robot-data validate and plant: the doctor on the command line, and faults for it to find."""
 
 import json
 import os
@@ -24,6 +24,8 @@ from data_tools.commands.options import (
 from data_tools.doctor.checks.collection import check_size
 from data_tools.doctor.diagnosis import DataDiagnosis, examine_opened, shared_with
 from data_tools.doctor.examination import require_rules
+from data_tools.doctor.planting.plant import FAULTS
+from data_tools.doctor.planting.plant import plant as plant_fault
 from data_tools.doctor.repairs.repair import Repair, repair
 from data_tools.doctor.report import Report, as_json, data_facts, print_report, render_html
 from data_tools.episode import Dataset
@@ -236,3 +238,56 @@ def _split_findings(
     )
     yield from as_findings(other.faults)
     yield from shared_with(training, other.datasets)
+
+
+@app.command()
+def plant(
+    fault: Annotated[
+        str | None, typer.Argument(metavar="FAULT", help="The rule that should find it.")
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Argument(metavar="IN", help="An HDF5 file, or a folder of them.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Argument(metavar="OUT", help="What to make; it must not exist yet.")
+    ] = None,
+    is_list: Annotated[
+        bool, typer.Option("--list", help="Print every fault that can be planted, and end.")
+    ] = False,
+    episode: Annotated[
+        str | None,
+        typer.Option(metavar="N|NAME", help="Where to plant: a number from 0, or demo_3."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is left to chance.")] = 0,
+    strength: Annotated[
+        float | None, typer.Option(help="How strong, in the fault's own unit (see --list).")
+    ] = None,
+    layout: LayoutName = None,
+) -> None:
+    """Copy a dataset and plant one fault in the copy, to see what `validate` says about it.
+
+    The fault bears the name of the rule that should find it. IN is only read; OUT is the same file,
+    or folder, but for the fault, and says in its attribute `provenance` what was planted.
+    """
+    if is_list:
+        _print_list()
+        return
+    if fault is None or source is None or out is None:
+        given = [str(each) for each in (fault, source, out) if each is not None]
+        remedy = "Name all three, or ask for --list."
+        raise UserError(describe("plant", f"{given}", "FAULT, IN and OUT", remedy))
+    planted = plant_fault(
+        fault, source, out, episode=episode, seed=seed, strength=strength, layout=layout
+    )
+    for each in planted:
+        sys.stdout.write(f"planted [{fault}] {each.episode or 'dataset'}: {each.change}\n")
+    deep = " --deep" if FAULTS[fault].is_deep else ""
+    sys.stdout.write(f"written to {out}; see what is found: robot-data validate {out}{deep}\n")
+
+
+def _print_list() -> None:
+    words = {"one": "one episode", "from": "from one episode on", "all": "all episodes"}
+    for rule, fault in FAULTS.items():
+        strength = fault.strength
+        told = "" if strength is None else f" --strength {strength.default:g}: {strength.meaning}."
+        sys.stdout.write(f"{rule} ({words[fault.scope]}): {fault.change}{told}\n")
