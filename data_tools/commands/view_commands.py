@@ -31,8 +31,8 @@ from data_tools.finding import Finding
 from data_tools.formats.reader import open_dataset
 from data_tools.rewrite.salvage import Salvaged
 from data_tools.rewrite.salvage import salvage as rescue
-from data_tools.view.contact_sheet import select_cameras
 from data_tools.view.folder import ImageKind, View
+from data_tools.view.sheets import select_cameras
 from data_tools.view.tables import numbers, print_table
 
 app = typer.Typer()

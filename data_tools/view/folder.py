@@ -13,17 +13,17 @@ from data_tools.errors import UserError, describe, nearest, raise_faults
 from data_tools.finding import Finding
 from data_tools.storage.files.disk import finished_file
 from data_tools.storage.frames.videos import write_mp4
-from data_tools.view.contact_sheet import (
+from data_tools.view.page import render_page
+from data_tools.view.plots import plot_columns
+from data_tools.view.sheets import (
     Labelled,
     contact_sheet,
+    declaration_sheet,
     draw_line,
     select_cameras,
     select_episodes,
     tile,
 )
-from data_tools.view.declaration_sheet import declaration_sheet
-from data_tools.view.page import render_page
-from data_tools.view.plots import plot_columns
 
 UNKNOWN_RATE_HZ = 10.0
 

@@ -18,10 +18,9 @@ from data_tools.conventions import Conventions
 from data_tools.episode import Dataset, Episode
 from data_tools.errors import UserError, describe
 from data_tools.finding import Finding
-from data_tools.view.contact_sheet import Labelled, describe_episode, spread, tile
-from data_tools.view.declaration_sheet import declaration_sheet
 from data_tools.view.html_pages import page_environment
 from data_tools.view.plots import PALETTE, Series, column_series, column_values
+from data_tools.view.sheets import Labelled, declaration_sheet, describe_episode, spread, tile
 
 MAX_FRAMES: Final = 60  # an episode and camera
 MAX_FRAME_SIDE: Final = 320

@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 
 from data_tools.conventions import Conventions
 from data_tools.episode import Episode
-from data_tools.view.contact_sheet import INK, LINE, MUTED, Labelled, fitted, font, printable
+from data_tools.view.sheets import INK, LINE, MUTED, Labelled, fitted, font, printable
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,7 @@ from data_tools.doctor.checks.rotations import (
     sign_flips,
     usual_quaternion,
 )
-from data_tools.doctor.repairs.joined import one_file
-from data_tools.doctor.repairs.losses import losses
+from data_tools.doctor.repairs.joined import losses, one_file
 from data_tools.doctor.repairs.tree_edits import Mend, Signs, by_frame_number
 from data_tools.doctor.repairs.tree_repair import TreeRepair, tree_repair
 from data_tools.episode import Dataset

@@ -44,14 +44,9 @@ from data_tools.rewrite.provenance import (
     sidecar_for_copy,
     write_provenance,
 )
-from data_tools.rewrite.tree import copy_attributes, read_tree
+from data_tools.rewrite.tree import copy_objects, read_tree
 from data_tools.rewrite.unfinished import Advance, Unfinished
-from data_tools.rules import (
-    CORRECTED_CONVENTIONS,
-    NUMBER_GAP,
-    SLOW_CHUNKS,
-    STALE_TOTAL,
-)
+from data_tools.rules import CORRECTED_CONVENTIONS, NUMBER_GAP, SLOW_CHUNKS, STALE_TOTAL
 from data_tools.storage.hdf5.opening import open_hdf5
 
 # Name of an episode -> how it must be read from the copy; None where nobody has looked at it.
@@ -187,7 +182,7 @@ class TreeRepair:
             groups = self._edit_names(file)
             write_provenance(file, made, earlier=file)
         if is_smaller:
-            _copy_objects(edited, whole)
+            copy_objects(edited, whole)
             edited.unlink()
         return groups
 
@@ -324,17 +319,3 @@ def _is_same(ours: Episode, theirs: Episode, cameras: Sequence[str]) -> bool:
     if times is not None and expected is not None:
         pairs.append((times, expected))
     return all(np.array_equal(*pair, equal_nan=True) for pair in pairs)
-
-
-def _copy_objects(source: Path, target: Path) -> None:
-    """The same tree in a new file, without the room that was given up in the old one."""
-    with h5py.File(source, "r") as old:
-        is_ordered = bool(old["/"].id.get_create_plist().get_link_creation_order())
-        with h5py.File(target, "w", track_order=is_ordered) as new:
-            copy_attributes(old, new)
-            for name in old:
-                link = old.get(name, getlink=True)
-                if isinstance(link, h5py.SoftLink):
-                    new[name] = link
-                else:
-                    old.copy(old[name], new, name)

@@ -9,16 +9,15 @@ import h5py
 from pydantic import ValidationError
 
 from data_tools.conventions import Conventions
-from data_tools.errors import UserError, describe, nearest, raise_faults
+from data_tools.errors import UserError, describe, nearest
 from data_tools.finding import Finding
 from data_tools.formats.layouts import left_out, native
-from data_tools.formats.layouts.evidence import OpenFile, proof
 from data_tools.formats.layouts.groups import end_episodes, first_number, numbered
 from data_tools.formats.layouts.layout import Layout
 from data_tools.formats.layouts.left_out import Reach, UnusableLayoutError, unread, unrecognized
 from data_tools.formats.layouts.native import NATIVE_LAYOUT
 from data_tools.formats.layouts.origins import SOURCES, all_of_its_own, origins_of, sources_of
-from data_tools.formats.layouts.preset import Preset, nothing_said, presets
+from data_tools.formats.layouts.preset import OpenFile, Preset, nothing_said, presets, proof
 from data_tools.formats.layouts.sidecar import (
     SIDECAR_SUFFIX,
     Sidecar,
@@ -36,7 +35,14 @@ from data_tools.formats.layouts.sidecar import (
 )
 from data_tools.formats.layouts.survey import empty_cameras, later_cameras, survey
 from data_tools.formats.layouts.texts import attribute, attribute_text, fact, sentence
-from data_tools.formats.layouts.undeclared import INSTRUCTION, Undeclared, is_rate, said_of, stated
+from data_tools.formats.layouts.undeclared import (
+    INSTRUCTION,
+    Undeclared,
+    is_rate,
+    require_known,
+    said_of,
+    stated,
+)
 from data_tools.rules import CORRECTED_CONVENTIONS, EMPTY_PLACE, UNKNOWN_LAYOUT
 
 
@@ -211,7 +217,7 @@ def _from_preset(
     evidence = (*evidence, *shown)
     if sidecar:
         evidence = (*evidence, f"{sidecar.name} declares the rest")
-        _require_known(sidecar.name, conventions, undeclared)
+        require_known(sidecar.name, conventions, {one.place for one in undeclared})
     sources = sources_of(preset, facts, template, found.action_names, is_rate(rate))
     origins = origins_of(conventions, sidecar, sources)
     return Detected(
@@ -236,7 +242,7 @@ def _declared(sidecar: Sidecar, layout: Layout, stored: Conventions | None = Non
     if stored is not None and not is_whole(content):
         content = merged(stored.model_dump(mode="json"), content)
     conventions = conventions_from(sidecar.file_of, content)
-    _require_known(sidecar.name, conventions)
+    require_known(sidecar.name, conventions)
     unknown = [name for name in layout.images if name not in conventions.camera_names]
     if unknown:
         expected = f"only the declared cameras {list(conventions.camera_names)}"
@@ -263,7 +269,7 @@ def _from_attributes(root: h5py.Group, path: Path, layout: Layout) -> Detected:
         )
     except ValidationError as error:
         raise UserError(validation_faults(of, error, Conventions)) from error
-    _require_known(of, conventions)
+    require_known(of, conventions)
     attributes = f"{native.SCHEMA_ATTRIBUTE} and {native.CONVENTIONS_ATTRIBUTE}"
     evidence = (f"{root.name} has the attributes {attributes}",)
     origins = all_of_its_own(conventions)
@@ -323,23 +329,3 @@ def _require_named(sidecar: Sidecar, look: OpenFile) -> None:
                 f"Write layout: {{preset: {name}, ...}}: {look.path} shows its marks.",
             )
         )
-
-
-def _require_known(where: str, conventions: Conventions, told: tuple[Undeclared, ...] = ()) -> None:
-    """UserError for what data must declare and a policy need not, unless told of already."""
-    places = {one.place for one in told}
-    faults = [
-        describe(
-            f"{where}, camera {camera.name!r}",
-            "orientation 'unknown'",
-            "'upright', 'flipped_vertical' or 'rotated_180'",
-            "Look at one frame and declare how it is stored.",
-        )
-        for camera in conventions.cameras
-        if camera.orientation == "unknown" and "cameras.*.orientation" not in places
-    ]
-    if conventions.control_hz is None and "control_hz" not in places:
-        remedy = "Declare at which rate the robot was controlled."
-        where, found = f"{where}, control_hz", "unknown (null)"
-        faults.append(describe(where, found, "control steps per second", remedy))
-    raise_faults(faults)

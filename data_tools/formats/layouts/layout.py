@@ -16,11 +16,12 @@ from pydantic import (
 )
 
 from data_tools.declaration import Declaration, Number
-from data_tools.formats.layouts.column_places import ColumnPlace, require_names
 from data_tools.formats.layouts.places import (
+    ColumnPlace,
     InAttribute,
     InJsonFile,
     Place,
+    require_names,
     require_pattern,
     require_relative,
 )

@@ -7,9 +7,8 @@ from typing import Final
 from pydantic.fields import FieldInfo
 
 from data_tools.declaration import Declaration
-from data_tools.formats.layouts.evidence import claim
 from data_tools.formats.layouts.layout import Layout, Source, Times, Video
-from data_tools.formats.layouts.preset import Preset, Shown, presets
+from data_tools.formats.layouts.preset import Preset, Shown, claim, presets
 from data_tools.formats.layouts.undeclared import left_open
 from data_tools.formats.lerobot.sources import Sources
 

@@ -16,11 +16,10 @@ import h5py
 from data_tools.errors import UserError, describe, raise_faults
 from data_tools.finding import Finding
 from data_tools.formats.layouts import native
-from data_tools.formats.layouts.evidence import OpenFile, claim, is_mark, proof
 from data_tools.formats.layouts.groups import datasets_below, image_keys
 from data_tools.formats.layouts.layout import Layout
 from data_tools.formats.layouts.native import NATIVE_LAYOUT
-from data_tools.formats.layouts.preset import presets
+from data_tools.formats.layouts.preset import OpenFile, claim, is_mark, presets, proof
 from data_tools.formats.layouts.sidecar import FOLDER_SIDECAR, SIDECAR_SUFFIX, Sidecar, layout_of
 from data_tools.rules import CAMERA_NOT_READ, COLUMN_NOT_READ, UNKNOWN_LAYOUT
 from data_tools.storage.hdf5.links import (

@@ -15,9 +15,8 @@ from typing import Final
 
 import h5py
 
-from data_tools.formats.layouts.column_places import EVERY_COLUMN
 from data_tools.formats.layouts.layout import Layout, Times
-from data_tools.formats.layouts.places import InAttribute
+from data_tools.formats.layouts.places import EVERY_COLUMN, InAttribute
 from data_tools.storage.hdf5.links import find_group
 
 SCHEMA_VERSION: Final = 1

@@ -1,16 +1,19 @@
-"""Places: where a layout keeps a sentence or a small fact about an episode.
+"""Places: where a layout keeps a sentence, a small fact about an episode, or a column.
 
 An instruction may be an attribute, a field of a JSON text in an attribute, a dataset, a JSON file
 beside the data, or a part of the file's name; so may a success flag, a seed or a source
-demonstration. A place says where, `data_tools.formats.layouts.texts` reads it.
+demonstration. A place says where, `data_tools.formats.layouts.texts` reads it. A column is a row a
+step, or one number for all steps of an episode.
 """
 
 import re
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Final
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
-from data_tools.declaration import Declaration
+from data_tools.columns import NAME_PATTERN
+from data_tools.declaration import Declaration, Number
 
 KEY_HELP = (
     "Where in the JSON the value is: names and numbers joined by dots; "
@@ -142,3 +145,69 @@ Place = Annotated[
         custom_error_message=f"a mapping with one of the keys {', '.join(_KINDS)}",
     ),
 ]
+
+
+EVERY_COLUMN: Final = "*"
+
+
+class OfEpisodes(Declaration):
+    """A number of each episode, written beside the data."""
+
+    episodes: dict[str, Number] = Field(
+        description="Name of the episode, as demo_3, to its number. Each episode has one."
+    )
+
+
+_COLUMN_KINDS: Final = {
+    "episodes": OfEpisodes,
+    "attribute": InAttribute,
+    "dataset": InDataset,
+    "file": InJsonFile,
+}
+
+
+def _column_kind(place: object) -> str | None:
+    """Which of the places this is; None for none and for two."""
+    if isinstance(place, str):
+        return "<rows>"
+    if isinstance(place, int | float) and not isinstance(place, bool):
+        return "<number>"
+    given = [
+        key
+        for key, kind in _COLUMN_KINDS.items()
+        if isinstance(place, kind) or (isinstance(place, dict) and key in place)
+    ]
+    return f"<{given[0]}>" if len(given) == 1 else None
+
+
+ColumnPlace = Annotated[
+    Annotated[str, Tag("<rows>")]
+    | Annotated[Number, Tag("<number>")]
+    | Annotated[OfEpisodes, Tag("<episodes>")]
+    | Annotated[InAttribute, Tag("<attribute>")]
+    | Annotated[InDataset, Tag("<dataset>")]
+    | Annotated[InJsonFile, Tag("<file>")],
+    Discriminator(
+        _column_kind,
+        custom_error_type="place",
+        custom_error_message="the path of a dataset with a row a step, a number for all steps, or "
+        f"a mapping with one of the keys {', '.join(_COLUMN_KINDS)}",
+    ),
+]
+"""A path has a row a step; everything else one number an episode."""
+
+
+def require_names(columns: Mapping[str, object]) -> None:
+    """ValueError for a name that is no word, and for a star without a path that ends in one."""
+    for name, place in columns.items():
+        is_star = isinstance(place, str) and place.endswith("/*") and place.count("*") == 1
+        has_star = isinstance(place, str) and "*" in place
+        if name == EVERY_COLUMN and not is_star:
+            raise ValueError(
+                f"found {place!r} for the name '*'; expected a path that ends in /*. Name a group."
+            )
+        if name != EVERY_COLUMN and (has_star or not re.fullmatch(NAME_PATTERN, name)):
+            raise ValueError(
+                f"found {name!r} ({place!r}); expected a name of letters, digits and _, and a path "
+                "without a star. Rename it."
+            )

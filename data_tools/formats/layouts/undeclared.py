@@ -5,7 +5,7 @@ Stated: what a preset says of the numbers of one file, and what it leaves to a p
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -14,9 +14,16 @@ from typing import Any, Final
 import yaml
 from pydantic import JsonValue
 
-from data_tools.errors import describe
-from data_tools.formats.layouts.evidence import OpenFile, proof
-from data_tools.formats.layouts.preset import ActionTemplate, ConventionsTemplate, Preset, presets
+from data_tools.conventions import Conventions
+from data_tools.errors import describe, raise_faults
+from data_tools.formats.layouts.preset import (
+    ActionTemplate,
+    ConventionsTemplate,
+    OpenFile,
+    Preset,
+    presets,
+    proof,
+)
 from data_tools.formats.layouts.sidecar import FOLDER_SIDECAR, SIDECAR_SUFFIX
 from data_tools.formats.layouts.survey import Survey
 
@@ -322,3 +329,22 @@ def _asked(
             is_open = place in needed
         if is_open:
             yield Undeclared(place, reason, usual)
+
+
+def require_known(where: str, conventions: Conventions, told: Collection[str] = ()) -> None:
+    """UserError for what data must declare and a policy need not, but for places told of."""
+    faults = [
+        describe(
+            f"{where}, camera {camera.name!r}",
+            "orientation 'unknown'",
+            "'upright', 'flipped_vertical' or 'rotated_180'",
+            "Look at one frame and declare how it is stored.",
+        )
+        for camera in conventions.cameras
+        if camera.orientation == "unknown" and "cameras.*.orientation" not in told
+    ]
+    if conventions.control_hz is None and "control_hz" not in told:
+        remedy = "Declare at which rate the robot was controlled."
+        where, found = f"{where}, control_hz", "unknown (null)"
+        faults.append(describe(where, found, "control steps per second", remedy))
+    raise_faults(faults)

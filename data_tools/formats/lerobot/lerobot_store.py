@@ -14,8 +14,7 @@ from data_tools.columns import in_all_steps
 from data_tools.episode import StoredFrames
 from data_tools.errors import UserError, describe, shown
 from data_tools.finding import Finding
-from data_tools.formats.layouts.column_places import OfEpisodes
-from data_tools.formats.layouts.places import InAttribute
+from data_tools.formats.layouts.places import InAttribute, OfEpisodes
 from data_tools.formats.lerobot.clock import FrameClock, Located
 from data_tools.formats.lerobot.declared import Declared
 from data_tools.formats.lerobot.index import EpisodePlace

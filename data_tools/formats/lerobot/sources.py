@@ -7,8 +7,14 @@ from pydantic import Field, field_validator
 
 from data_tools.declaration import Declaration, Number
 from data_tools.errors import describe, nearest, raise_faults
-from data_tools.formats.layouts.column_places import EVERY_COLUMN, ColumnPlace, require_names
-from data_tools.formats.layouts.places import FixedText, InDataset, InJsonFile
+from data_tools.formats.layouts.places import (
+    EVERY_COLUMN,
+    ColumnPlace,
+    FixedText,
+    InDataset,
+    InJsonFile,
+    require_names,
+)
 from data_tools.formats.lerobot.info import Info
 
 SIDECAR: Final = "conventions.yaml"

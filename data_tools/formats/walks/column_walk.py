@@ -7,8 +7,14 @@ from typing import NamedTuple
 import h5py
 
 from data_tools.errors import shown
-from data_tools.formats.layouts.column_places import EVERY_COLUMN, ColumnPlace, OfEpisodes
-from data_tools.formats.layouts.places import InAttribute, InDataset, InJsonFile
+from data_tools.formats.layouts.places import (
+    EVERY_COLUMN,
+    ColumnPlace,
+    InAttribute,
+    InDataset,
+    InJsonFile,
+    OfEpisodes,
+)
 from data_tools.formats.layouts.texts import UnreadableFactError, fact
 from data_tools.formats.reading.records import ArraySource, ColumnSource
 from data_tools.formats.walks.streams import TRIM_REMEDY, Streams

@@ -8,9 +8,8 @@ import pytest
 
 from data_tools.errors import UserError
 from data_tools.formats.layouts.detect import detect
-from data_tools.formats.layouts.evidence import OpenFile, proof
 from data_tools.formats.layouts.layouts_page import page
-from data_tools.formats.layouts.preset import presets
+from data_tools.formats.layouts.preset import OpenFile, presets, proof
 from data_tools.formats.layouts.sidecar import FOLDER_SIDECAR
 from data_tools.formats.reader import open_dataset
 from data_tools.storage.files.paths import expand

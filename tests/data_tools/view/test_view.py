@@ -14,19 +14,21 @@ from data_tools.conventions import CameraSpec
 from data_tools.errors import UserError
 from data_tools.finding import Finding
 from data_tools.formats.reader import open_dataset
-from data_tools.view.contact_sheet import (
+from data_tools.view.folder import View, video_frame, write_video
+from data_tools.view.page import render_page
+from data_tools.view.plots import column_series, plot_columns
+from data_tools.view.sheets import (
     Labelled,
+    as_stored,
     contact_sheet,
+    declaration_sheet,
     fitted,
     font,
+    read_as,
     select_cameras,
     select_episodes,
     spread,
 )
-from data_tools.view.declaration_sheet import as_stored, declaration_sheet, read_as
-from data_tools.view.folder import View, video_frame, write_video
-from data_tools.view.page import render_page
-from data_tools.view.plots import column_series, plot_columns
 from data_tools.writer import EpisodeWriter
 
 

@@ -10,8 +10,8 @@ import subprocess
 import pytest
 
 from data_tools.formats.reader import open_dataset
-from data_tools.view.contact_sheet import Labelled
 from data_tools.view.page import render_page
+from data_tools.view.sheets import Labelled
 from data_tools.writer import EpisodeWriter
 
 BROWSER = next(
