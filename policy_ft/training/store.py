@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from policy_ft.checkpoints.atomic import write_atomically
 from policy_ft.config.config_file import dump_config
+from policy_ft.errors import describe, raise_faults
 from policy_ft.training.directory import CHECKPOINTS, CONFIG_FILE, remove_temporaries, tidy
 from policy_ft.training.metrics import MetricsLog
 from policy_ft.training.run_lock import lock_output_dir
@@ -62,7 +64,8 @@ class Store:
         """The state of the checkpoint to go on from, and a directory ready for more.
 
         Raises:
-            UserError: the run differs from the one that began there.
+            UserError: the run differs from the one that began there, or a process that is to write
+                a part of the state does not see the directory.
         """
         if self.start is not None:
             restore(state, self.identity, self.start)
@@ -73,6 +76,17 @@ class Store:
                 tidy(self.checkpoints, self.identity.config.training.keep, state.best_steps)
             write_atomically(self.directory / CONFIG_FILE, dump_config(self.identity.config))
         self.accelerator.wait_for_everyone()
+        if self.identity.config.training.shard and self.accelerator.num_processes > 1:
+            raise_faults(gather_object(self._unseen()))
+
+    def _unseen(self) -> list[str]:
+        """The fault of a process whose disk is not the first one's."""
+        if self.checkpoints.is_dir():
+            return []
+        where = f"process {self.accelerator.process_index}, {self.checkpoints.absolute()}"
+        expected = "the one that the first process made, for each writes its part of the state"
+        remedy = "Put output_dir on a disk that all machines see, under one path."
+        return [describe(where, "no such directory", expected, remedy)]
 
     def save(self, state: RunState) -> None:
         """A checkpoint of this step, or what measuring has found of it since."""

@@ -27,6 +27,8 @@ class Job:
     config: RunConfig
     resume: bool = False
     methods: tuple[Hook, ...] = ()
+    folders: tuple[Path, ...] = ()
+    """That each process works in; where it is if there are none."""
 
 
 class Kill(Hook):
@@ -94,10 +96,14 @@ def work(rank: int, num_processes: int, port: int, jobs: list[Job]) -> None:
     # graphs are made as ever and run by torch itself, which takes seconds and not minutes
     torch.compile = partial(torch.compile, backend="eager")
     for job in jobs:
+        if job.folders:
+            os.chdir(job.folders[rank])
         try:
             assemble.train(job.config, resume=job.resume, methods=job.methods)
         except UserError as error:
-            (Path(job.config.output_dir) / f"fault_{rank}.txt").write_text(str(error))
+            directory = Path(job.config.output_dir)
+            directory.mkdir(exist_ok=True)
+            (directory / f"fault_{rank}.txt").write_text(str(error))
 
 
 def launch(num_processes: int, *jobs: Job) -> list[int | None]:

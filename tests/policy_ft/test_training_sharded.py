@@ -294,6 +294,19 @@ def test_what_is_not_finite_in_one_part_stops_every_process_and_is_named(folder)
         assert "tensors of the model are not finite, first 'expert.action_out_proj.weight'" in told
 
 
+@pytest.mark.slow
+def test_a_process_that_does_not_see_the_directory_is_told_of_before_the_first_step(folder):
+    config = sharded(without_images(folder), Path("relative"))
+    folders = folder / "here", folder / "there"
+    for each in folders:
+        each.mkdir()
+    assert launch(2, Job(config, folders=folders)) == [0, 0]
+    for rank, place in enumerate(folders):
+        told = (place / f"relative/fault_{rank}.txt").read_text()
+        assert f"process 1, {folders[1]}/relative/checkpoints: found no such directory" in told
+        assert "Put output_dir on a disk that all machines see" in told
+
+
 class Unsaid(Hook):
     """Says nothing of parts."""
 
