@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 
 from data_tools.conventions import ActionSpec, Conventions, StateSpec
+from policy_ft.config.run import RunConfig
 
 ENV = "tests.policy_ft.point_world:Point-v0"
 SENTENCE = "reach the goal"
@@ -118,3 +119,20 @@ def declare(path: Path, preset: str) -> None:
     said = CONVENTIONS.model_dump(mode="json", exclude={"cameras"})
     said["layout"] = {"preset": preset, "instruction": {"text": SENTENCE}}
     path.write_text(yaml.safe_dump(said), encoding="utf-8")
+
+
+def without_images(folder: Path) -> RunConfig:
+    """The shipped recipe, smaller and on the demonstrations of a point.
+
+    It has no kinks, as towers with ReLU have: rounding never switches a gradient on or off.
+    """
+    values = yaml.safe_load((Path(__file__).parents[2] / "configs/state_only.yaml").read_text())
+    values["policy"]["model"] |= {"state_dim": 4, "action_dim": 2, "action_horizon": 4}
+    data = write_d4rl(folder / "point.hdf5")
+    values |= {"output_dir": str(folder / "one states"), "validation": {"every": 3}}
+    values["data"] = {"path": str(data), "num_workers": 0, "validation_fraction": 0.2}
+    values["training"] = {"steps": 6, "batch_size": 12, "log_every": 1, "num_threads": 1}
+    values["training"] |= {"precision": "fp32", "deterministic": True, "save_every": 3}
+    rollouts = {"env": ENV, "episodes": 3, "num_envs": 1, "every": 6}
+    values["evaluation"] = {**rollouts, "replan_steps": 4, "seed": 7}
+    return RunConfig.model_validate(values)
