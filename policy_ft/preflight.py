@@ -21,7 +21,8 @@ from policy_ft.data.sources import Source, sources_of
 from policy_ft.errors import Faults, UserError, describe, nearest, raise_faults
 from policy_ft.evaluation.rollout import require_agreement
 from policy_ft.formats.embodiments import PRESETS, Embodiment, load_embodiment
-from policy_ft.formats.load import locate, read_published, read_tokenizer
+from policy_ft.formats.load import read_published, read_tokenizer
+from policy_ft.formats.locating import locate
 from policy_ft.models.leaves import ADAPTER
 from policy_ft.models.objective import Objective
 from policy_ft.policy import Policy

@@ -39,6 +39,8 @@ __all__ = ["load_native", "save_policy", "weight_files", "weights_hash", "write_
 FORMAT = "policy_ft/1"
 MODEL_FILE = "model.json"
 PROVENANCE_FILE = "provenance.json"
+ADAPTER_FILE = "adapter.safetensors"
+"""In place of the weights where a directory holds only what differs from a base."""
 SOURCE_FILE = "source.json"
 UNUSED_FILE = "unused_tensors.safetensors"
 LOAD_REPORT_FILE = "load_report.json"
@@ -300,7 +302,7 @@ def _directory_faults(directory: Path) -> list[str]:
         remedy = "Correct the path."
         return [describe(str(directory), "no such directory", "a checkpoint directory", remedy)]
     missing = [name for name in NEEDED_FILES if not (directory / name).is_file()]
-    weights = (WEIGHTS_FILE, WEIGHTS_FILE + INDEX_SUFFIX)
+    weights = (WEIGHTS_FILE, WEIGHTS_FILE + INDEX_SUFFIX, ADAPTER_FILE)
     if not any((directory / name).is_file() for name in weights):
         missing.insert(0, WEIGHTS_FILE)
     if not missing:

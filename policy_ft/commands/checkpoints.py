@@ -6,13 +6,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from policy_ft.commands.options import Checkpoint, EmbodimentName, TokenizerPath
+from policy_ft.commands.options import Checkpoint, EmbodimentName, TokenizerPath, require_none
 from policy_ft.errors import UserError, describe
 from policy_ft.formats import hub
 from policy_ft.formats.conversion.convert import convert as convert_checkpoint
+from policy_ft.formats.conversion.cut import cut_adapter
 from policy_ft.formats.conversion.interpolation import EVERYTHING
 from policy_ft.formats.conversion.interpolation import merge as merge_checkpoints
-from policy_ft.formats.load import locate
+from policy_ft.formats.locating import locate
 
 app = typer.Typer()
 
@@ -24,7 +25,8 @@ def convert(
     checkpoint: Checkpoint,
     directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="To be made.")],
     to: Annotated[
-        Literal["native", "openpi", "lerobot"], typer.Option(help="The format to write.")
+        Literal["native", "openpi", "lerobot", "adapter"],
+        typer.Option(help="The format to write; adapter: only what differs from the base."),
     ],
     dtype: Annotated[
         Literal["stored", "float32", "bfloat16"],
@@ -35,8 +37,19 @@ def convert(
     merge: Annotated[
         bool, typer.Option("--merge", help="Make adapters part of the weights they stand beside.")
     ] = False,
+    base: Annotated[
+        Path | None,
+        typer.Option(help="What an adapter stands on; else where its run began."),
+    ] = None,
 ) -> None:
     """Write a checkpoint in the format of policy_ft, openpi or LeRobot, bit for bit."""
+    if to == "adapter":
+        given = {"--embodiment": embodiment, "--tokenizer": tokenizer, "--merge": merge}
+        require_none(given, "--to adapter", "another format")
+        cut = cut_adapter(checkpoint, directory, base)
+        size = f"{cut.num_tensors} tensors, {100 * cut.share:.2g} % of the whole"
+        print(f"wrote {cut.directory}: {size}")
+        return
     converted = convert_checkpoint(
         checkpoint,
         to,
@@ -45,6 +58,7 @@ def convert(
         embodiment=embodiment,
         tokenizer=tokenizer,
         merge=merge,
+        base=base,
     )
     for remark in converted.remarks:
         print(f"note: {remark}")

@@ -15,13 +15,8 @@ from policy_ft.commands.options import require_none
 from policy_ft.errors import UserError, describe, nearest
 from policy_ft.formats.embodiments import PRESETS, load_embodiment
 from policy_ft.formats.hub import is_remote
-from policy_ft.formats.load import (
-    Located,
-    load_policy,
-    locate,
-    published_provenance,
-    read_published,
-)
+from policy_ft.formats.load import load_policy, published_provenance, read_published
+from policy_ft.formats.locating import Located, locate
 from policy_ft.formats.published import Published
 from policy_ft.models.vla import VLAModel
 from policy_ft.policy import LoadReport

@@ -3,23 +3,24 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 
 from policy_ft import tokenization
-from policy_ft.checkpoints.atomic import is_unfinished
 from policy_ft.checkpoints.image_sizes import resized_config
-from policy_ft.checkpoints.native import MODEL_FILE, PROVENANCE_FILE, load_native
+from policy_ft.checkpoints.native import load_native
 from policy_ft.checkpoints.stored_model import read_model
-from policy_ft.checkpoints.tensor_files import INDEX_SUFFIX, WEIGHTS_FILE, locate_tensors
+from policy_ft.checkpoints.tensor_files import locate_tensors
 from policy_ft.config.resize import ModelResize
 from policy_ft.config.transforms import TransformsConfig
-from policy_ft.errors import UserError, describe, nearest, read_json
+from policy_ft.errors import UserError, describe
+from policy_ft.formats.adapters import is_adapter, on_base, read_base_record
 from policy_ft.formats.embodiments import Embodiment, load_embodiment
-from policy_ft.formats.hub import is_remote, pull, pull_file
-from policy_ft.formats.lerobot.read_lerobot import ADAPTER_FILE, LEROBOT_FILES, read_lerobot
-from policy_ft.formats.openpi.read_openpi import PARAMS_DIRECTORY, read_openpi
+from policy_ft.formats.hub import is_remote, pull_file
+from policy_ft.formats.lerobot.read_lerobot import read_lerobot
+from policy_ft.formats.locating import Located, locate
+from policy_ft.formats.openpi.read_openpi import read_openpi
 from policy_ft.formats.published import (
     CONFIG_FILE,
     Fit,
@@ -32,24 +33,6 @@ from policy_ft.tokenization import TOKENIZER_FILE
 from policy_ft.transforms import ModelShape
 from policy_ft.transforms.checks import NO_IMAGES
 
-CheckpointFormat = Literal["native", "openpi", "lerobot"]
-
-# where LeRobot's trainer puts what it saves, below the directory of a run
-_LEROBOT_PLACES: Final = ("pretrained_model", "last/pretrained_model")
-_LEROBOT_PLACES_OF_RUNS: Final = ("checkpoints/last/pretrained_model",)
-NATIVE_FILES: Final = (MODEL_FILE, PROVENANCE_FILE, "transforms.json")
-"""Any of them makes a directory ours, so that what is missing is told as what it is."""
-
-_LEROBOT_AVERAGE: Final = "pretrained_model_ema"
-_PICKLES: Final = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
-
-
-class Located(NamedTuple):
-    """A checkpoint on the disk and the format of its directory; openpi covers its JAX weights."""
-
-    directory: Path
-    format: CheckpointFormat
-
 
 def load_policy(
     path: str | Path,
@@ -61,6 +44,7 @@ def load_policy(
     tokenizer: str | Path | None = None,
     resize: ModelResize | None = None,
     fit: Fit | None = None,
+    base: str | Path | Policy | None = None,
 ) -> Policy:
     """The policy of a checkpoint, in evaluation mode.
 
@@ -80,6 +64,8 @@ def load_policy(
         resize: other sizes than those stored; leading columns are kept and new ones start at zero.
         fit: makes the transforms from the checkpoint's settings, sizes and tokenizer, instead of
             taking its statistics, e.g. to compute statistics on other data.
+        base: of a checkpoint that holds an adapter alone; where it was when that was cut, if not
+            given. A policy shares its tensors: several adapters cost the memory of one base.
 
     Raises:
         UserError: no checkpoint is there or several are, a file is missing or damaged, a tensor is
@@ -89,14 +75,51 @@ def load_policy(
     robot = None if embodiment is None else load_embodiment(embodiment)
     if located.format == "native":
         refuse_for_native(located, None if fit else robot, tokenizer)
-        policy = load_native(located.directory, device, dtype, init_missing, resize=resize)
+        if is_adapter(located.directory):
+            _refuse_with_adapter(located.directory, init_missing, resize)
+            policy = _on_its_base(located.directory, base, device, dtype)
+        else:
+            _refuse_base(located.directory, base)
+            policy = load_native(located.directory, device, dtype, init_missing, resize=resize)
         _refuse_padding(policy.transforms.config, resize)
         refitted = policy if fit is None else _refitted(policy, robot, fit)
         return _with_own_replan_steps(refitted, policy.conventions.control_hz)
+    _refuse_base(located.directory, base)
     stored = read_published(located, robot, tokenizer)
     policy = _load_published(stored, device, dtype, init_missing, resize, fit)
     # an embodiment says the rate of the robot at hand, not of the one that was trained on
     return _with_own_replan_steps(policy, None if fit else policy.conventions.control_hz)
+
+
+def _on_its_base(
+    directory: Path,
+    base: str | Path | Policy | None,
+    device: torch.device | str,
+    dtype: Literal["float32", "bfloat16", "stored"],
+) -> Policy:
+    record = read_base_record(directory)
+    if not isinstance(base, Policy):
+        try:
+            base = load_policy(base or record.path, device, dtype)
+        except UserError as error:
+            where = f"{directory}, base {base or record.path}"
+            raise UserError([f"{where}: {fault}" for fault in error.faults]) from None
+    return on_base(directory, base, dtype)
+
+
+def _refuse_base(directory: Path, base: str | Path | Policy | None) -> None:
+    if base is not None:
+        found, expected = "a base beside a whole checkpoint", "an adapter's directory"
+        raise UserError(describe(f"{directory}, base", found, expected, "Leave base out."))
+
+
+def _refuse_with_adapter(
+    directory: Path, init_missing: tuple[str, ...], resize: ModelResize | None
+) -> None:
+    if init_missing or (resize is not None and resize.asked):
+        found, expected = "other sizes or missing tensors for an adapter", "a whole policy"
+        remedy = "Make it whole first: policy-ft convert ADAPTER DIRECTORY --to native."
+        raise UserError(describe(str(directory), found, expected, remedy))
 
 
 def _load_published(
@@ -175,36 +198,6 @@ def published_record(published: Published) -> PublishedRecord:
     )
 
 
-def locate(path: str | Path) -> Located:
-    """The checkpoint that a path or hub id means.
-
-    Raises:
-        UserError: there is none, there are several, or the weights are pickled.
-    """
-    directory = Path(path)
-    if not directory.exists() and isinstance(path, str) and is_remote(path):
-        directory = pull(path)
-    if not directory.is_dir():
-        raise UserError(describe(str(path), *_no_directory(directory)))
-    if directory.name == PARAMS_DIRECTORY and not _formats(directory):
-        directory = directory.resolve().parent
-    places = [directory / name for name in ("", *_LEROBOT_PLACES, *_LEROBOT_PLACES_OF_RUNS)]
-    for place in places:
-        formats = _formats(place)
-        twin = place.parent / _LEROBOT_AVERAGE
-        if place != directory and formats and _formats(twin):
-            remedy = "Give one of the two; the second holds the running average of the weights."
-            found = f"{place.name} and {twin.name}"
-            raise UserError(describe(str(place.parent), found, "one checkpoint", remedy))
-        if len(formats) == 1:
-            return Located(place, formats[0])
-        if formats:
-            remedy = "Move the files of all but one of them to a directory of their own."
-            found = f"files of several checkpoints: {', '.join(formats)}"
-            raise UserError(describe(str(place), found, "one", remedy))
-    raise UserError(describe(str(directory), *_no_checkpoint(directory)))
-
-
 def read_tokenizer(tokenizer: str | Path) -> str:
     """The text of the tokenizer.json at a path, in a directory or on the hub; UserError if none."""
     path = Path(tokenizer)
@@ -242,58 +235,6 @@ def _refuse_padding(config: TransformsConfig, resize: ModelResize | None) -> Non
     remedy = "Leave it out; no weight of pi0.5 depends on it, and every prompt would be another."
     expected = "none with the prompt 'pi05_padded_state', which says the padding too"
     raise UserError(describe("resize.state_dim", str(resize.state_dim), expected, remedy))
-
-
-def _formats(directory: Path) -> list[CheckpointFormat]:
-    """The formats whose files are there."""
-    if any((directory / name).is_file() for name in NATIVE_FILES):
-        return ["native"]
-    weights = (WEIGHTS_FILE, WEIGHTS_FILE + INDEX_SUFFIX, ADAPTER_FILE)
-    has_weights = any((directory / name).is_file() for name in weights)
-    found: list[CheckpointFormat] = []
-    if has_weights:
-        found.append("lerobot" if _is_lerobot(directory) else "openpi")
-    if (directory / PARAMS_DIRECTORY).is_dir():
-        found.append("openpi")
-    return found
-
-
-def _is_lerobot(directory: Path) -> bool:
-    """Whether there are files that openpi never writes, or config.json names a kind of policy."""
-    if any((directory / name).is_file() for name in LEROBOT_FILES):
-        return True
-    config = directory / CONFIG_FILE
-    if not config.is_file():
-        return False
-    document = read_json(config)
-    return isinstance(document, dict) and not {"type", "input_features"}.isdisjoint(document)
-
-
-def _no_directory(path: Path) -> tuple[str, str, str]:
-    """What to say of a path that is none of a directory: found, expected, remedy."""
-    found = "a file" if path.exists() else "no such directory"
-    parent = path.parent
-    beside = [place.name for place in parent.iterdir() if place.is_dir()] if parent.is_dir() else []
-    hint = nearest(path.name, beside)
-    remedy = f"Correct the path, or give a hub id 'owner/name'{f'; {hint}' if hint else '.'}"
-    return found, "a checkpoint directory", remedy
-
-
-def _no_checkpoint(directory: Path) -> tuple[str, str, str]:
-    """What to say of a directory without a checkpoint: found, expected, remedy."""
-    expected = "a checkpoint directory of policy_ft, openpi or LeRobot"
-    found = f"neither {MODEL_FILE} nor {WEIGHTS_FILE}"
-    names = (MODEL_FILE, WEIGHTS_FILE, WEIGHTS_FILE + INDEX_SUFFIX)
-    places = {path.parent for name in names for path in directory.glob(f"**/{name}")}
-    below = sorted(str(place) for place in places if not is_unfinished(place))
-    if below:
-        remedy = f"Give a directory that has them, e.g. {', '.join(below[-3:])}."
-        return found, expected, remedy
-    pickles = sorted(path.name for path in directory.iterdir() if path.suffix in _PICKLES)
-    if pickles:
-        remedy = "Save the weights as safetensors; pickles can run code and are never opened."
-        return f"only the pickled {pickles}", expected, remedy
-    return found, expected, "Copy the whole directory again."
 
 
 def _refitted(policy: Policy, embodiment: Embodiment | None, fit: Fit) -> Policy:

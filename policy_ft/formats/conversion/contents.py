@@ -24,13 +24,12 @@ from policy_ft.config.model import ModelConfig
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.formats.embodiments import Embodiment
 from policy_ft.formats.load import (
-    CheckpointFormat,
-    Located,
     published_provenance,
     published_record,
     read_published,
     refuse_for_native,
 )
+from policy_ft.formats.locating import CheckpointFormat, Located
 from policy_ft.formats.published import Published, settings_hash
 from policy_ft.models.build import build_model
 from policy_ft.models.vla import VLAModel

@@ -14,8 +14,8 @@ from policy_ft.checkpoints.provenance import INSTRUCTIONS, noted_instructions, o
 from policy_ft.checkpoints.weights import weights_hash
 from policy_ft.errors import UserError, describe, nearest, raise_faults
 from policy_ft.formats.conversion.contents import Contents, LazyTensors, open_contents
-from policy_ft.formats.conversion.convert import Converted, write_checkpoint
-from policy_ft.formats.load import locate
+from policy_ft.formats.conversion.writing import Converted, write_checkpoint
+from policy_ft.formats.locating import locate
 from policy_ft.models.leaves import matches
 
 EVERYTHING: Final = "*"

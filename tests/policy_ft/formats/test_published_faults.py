@@ -12,7 +12,8 @@ from policy_ft.errors import UserError
 from policy_ft.formats.conversion.convert import convert
 from policy_ft.formats.embodiments import load_embodiment
 from policy_ft.formats.lerobot.read_lerobot import read_lerobot
-from policy_ft.formats.load import locate, read_published
+from policy_ft.formats.load import read_published
+from policy_ft.formats.locating import locate
 from policy_ft.formats.openpi.read_openpi import read_openpi
 
 WEIGHTS = "model.safetensors"

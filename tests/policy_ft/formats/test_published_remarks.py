@@ -14,7 +14,8 @@ from policy_ft.formats.conversion.convert import convert
 from policy_ft.formats.conversion.differences import differences
 from policy_ft.formats.conversion.write_lerobot import lerobot_documents
 from policy_ft.formats.conversion.write_openpi import openpi_documents
-from policy_ft.formats.load import locate, read_published
+from policy_ft.formats.load import read_published
+from policy_ft.formats.locating import locate
 from policy_ft.formats.sizes import SIGLIP_HEADS, SMOLVLM_HEADS
 
 
