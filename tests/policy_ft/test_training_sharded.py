@@ -40,7 +40,12 @@ CASES: dict[str, dict[str, dict[str, object]]] = {
     "frozen": {"tuning": {"groups": FROZEN}, "policy": {}},
     "phases": {"tuning": {"groups": FROZEN[1:], "phases": LATER}},
     "adapters": {
-        "policy": {"edits": [{"kind": "lora", "target": ["language", "expert"], "rank": 2}]},
+        "policy": {
+            "edits": [
+                {"kind": "lora", "target": ["language"], "rank": 2, "dora": True},
+                {"kind": "peft", "target": ["expert"], "method": "hra"},
+            ]
+        },
         "tuning": {"groups": [{"pattern": "vision", "frozen": True}]},
     },
     "checkpointed, no average": {"tuning": {"ema": "off"}},
