@@ -250,6 +250,13 @@ def test_merging_is_exact_to_the_last_bit_of_float32(adapted, tmp_path):
     assert num_merged == 35
 
 
+def test_an_adapted_policy_of_our_own_family_is_told_so_and_not_to_merge(policy, tmp_path):
+    save_policy(edited(policy, [LORA]), tmp_path / "adapted")
+    with pytest.raises(UserError, match="model family: found 'own'") as refused:
+        convert(tmp_path / "adapted", "openpi", tmp_path / "out")
+    assert "--merge" not in str(refused.value)
+
+
 def test_merging_without_adapters_is_refused(policy, tmp_path):
     save_policy(policy, tmp_path / "plain")
     with pytest.raises(UserError, match=r"a policy without adapters; .* Leave --merge out"):

@@ -88,6 +88,7 @@ def write_checkpoint(
     """
     target = Path(directory)
     if to != "native":
+        _published_family(contents, to)  # else merging would be advised, and refused then
         require_plain(contents, to)
     if to != "native" and contents.has_unfit_statistics:
         raise_faults([contents.absent["statistics"]])
