@@ -28,27 +28,28 @@ class LwfConfig(Settings):
         "are left out.",
     )
     share: Real = Field(
-        0.25,
+        0.5,
         gt=0,
         le=1,
-        description="Share of each step's samples that are asked. The cost grows with it.",
+        description="Share of each step's samples that are asked. The cost grows with it; with few "
+        "the gradient is noisy, and the new task is learned less well.",
     )
     target: Literal["velocity", "chunk"] = Field(
         "velocity",
-        description="Where the policy is drawn to: the starting policy's velocity, which costs a "
-        "pass of it for each sample, or its chunk, which is made once for each window and "
-        "sentence.",
+        description="Where the policy is drawn to: the starting policy's velocity, which costs "
+        "passes of it for each sample, or its chunk, which is made once for each window and "
+        "sentence and then kept.",
     )
     draws: PositiveInt = Field(
-        2, description="Noise draws and times for each sample that is asked."
+        4, description="Noise draws and times for each sample that is asked."
     )
     num_steps: PositiveInt = Field(
         4, description="Solver steps with which the starting policy makes its chunks."
     )
     sentences_per_window: PositiveInt = Field(
         4,
-        description="Different sentences, and chunks, for each window of the data. More is more "
-        "varied, and asks the starting policy for more chunks.",
+        description="With target chunk: different sentences for each window of the data. More is "
+        "more varied, and asks for and keeps more chunks (of pi0 6 kB each).",
     )
 
 

@@ -128,7 +128,9 @@ class LearningWithoutForgetting(Hook, Objective):
         epoch, sample = _identities(batch)[row]
         draws = generator(self._seed, Purpose.LWF, epoch, sample)
         draws.random()  # which chose the row
-        place = int(draws.integers(self._settings.sentences_per_window))
+        # a velocity has another sentence in every epoch; chunks that are kept have a few
+        is_kept = self._settings.target == "chunk"
+        place = int(draws.integers(self._settings.sentences_per_window)) if is_kept else epoch
         of_window = generator(self._seed, Purpose.LWF_CHUNK, place, sample)
         shape = batch.actions.shape[1:]
         noise = draws.standard_normal((self._settings.draws, *shape), dtype=np.float32)
@@ -142,15 +144,20 @@ class LearningWithoutForgetting(Hook, Objective):
         )
 
     def _chunks_of(self, inputs: ModelInput, asked: Sequence[_Asked]) -> Tensor:
-        """float32[r, h, a], what the starting policy would do; made once for each key."""
+        """float32[r, h, a], what the starting policy would do; kept where they are the targets."""
+        if self._settings.target == "velocity":
+            return self._made(inputs, asked)
         new = [place for place, each in enumerate(asked) if each.chunk_key not in self._chunks]
         if new:
-            noise = torch.stack([asked[place].start_noise for place in new])
-            request = SampleRequest(noise=noise, solver=Euler(self._settings.num_steps))
-            made = self._policy.sample(inputs.rows(new), request).float()
+            made = self._made(inputs.rows(new), [asked[place] for place in new])
             for place, chunk in zip(new, made, strict=True):
                 self._chunks[asked[place].chunk_key] = chunk
         return torch.stack([self._chunks[each.chunk_key] for each in asked])
+
+    def _made(self, inputs: ModelInput, asked: Sequence[_Asked]) -> Tensor:
+        noise = torch.stack([each.start_noise for each in asked])
+        request = SampleRequest(noise=noise, solver=Euler(self._settings.num_steps))
+        return self._policy.sample(inputs, request).float()
 
 
 def old_sentences(settings: LwfConfig, provenance: Mapping[str, Any]) -> tuple[str, ...]:

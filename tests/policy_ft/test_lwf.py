@@ -117,8 +117,8 @@ def test_micro_batches_make_the_same_step_as_one_batch(policy, episodes, target)
     assert parts.grad_norm == pytest.approx(whole.grad_norm, rel=1e-4)
 
 
-def test_a_chunk_is_made_once_for_a_window_and_a_sentence(policy, batch):
-    objective = asked(policy, share=1.0, sentences_per_window=1)
+def test_a_chunk_that_is_a_target_is_made_once_for_a_window_and_a_sentence(policy, batch):
+    objective = asked(policy, share=1.0, sentences_per_window=1, target="chunk")
     objective(policy.model, None, batch)
     num_made = len(objective._chunks)
     assert num_made == len(set(batch.sample_id.tolist()))
