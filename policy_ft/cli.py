@@ -29,6 +29,10 @@ class Commands(LateGroup):
             "policy_ft.commands.train",
             "Refuse what can be refused before training, all faults at once.",
         ),
+        "plan": (
+            "policy_ft.commands.plan",
+            "Count the memory that a run needs, before there is a GPU or a checkpoint.",
+        ),
         "recipe": (
             "policy_ft.commands.recipe",
             "List the recipes, or print one: policy-ft recipe pi0_droid > run.yaml.",

@@ -204,7 +204,7 @@ class _Requirements:
         built = policy
         self._tell_of(built, episodes)
         of, config = self.faults.of, self.config
-        plan = of(lambda: build_plan(config, built, methods.objectives))
+        plan = of(lambda: build_plan(config, built.model, methods.objectives))
         if plan is not None:
             if not is_given:  # what a caller built may stay as random as it is
                 of(lambda: require_loaded(plan, built))

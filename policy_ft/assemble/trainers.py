@@ -19,6 +19,7 @@ from policy_ft.data.sources import fingerprints_by_source, sources_of, training_
 from policy_ft.data.windows import MixedWindows, WindowDataset
 from policy_ft.models.batch import Batch
 from policy_ft.models.objective import Objective, reached
+from policy_ft.models.vla import VLAModel
 from policy_ft.policy import Policy
 from policy_ft.training.launch import autocast_dtype, start_accelerator
 from policy_ft.training.measure import Measure
@@ -34,13 +35,13 @@ from policy_ft.tuning.precision import widen_weights
 
 
 def build_plan(
-    config: RunConfig, policy: Policy, objectives: Sequence[Objective] | None = None
+    config: RunConfig, model: VLAModel, objectives: Sequence[Objective] | None = None
 ) -> TuningPlan:
     """Which parameters learn when, and how fast.
 
     Args:
         config: the run's settings.
-        policy: that is trained.
+        model: that is trained.
         objectives: what is minimised; those of the settings where not given.
 
     Raises:
@@ -48,8 +49,8 @@ def build_plan(
     """
     tuning = config.tuning
     phases = [Phase(0, tuning.groups), *(_phase(each, config) for each in tuning.phases)]
-    names = reached(objectives or build_methods(config).objectives, policy.model)
-    return plan_tuning(policy.model, phases, config.optimizer, names)
+    names = reached(objectives or build_methods(config).objectives, model)
+    return plan_tuning(model, phases, config.optimizer, names)
 
 
 def _phase(phase: PhaseConfig, config: RunConfig) -> Phase:
@@ -101,7 +102,7 @@ def build_trainer(
     """
     accelerator = accelerator or start_accelerator()
     methods = methods or build_methods(config)
-    plan = plan or build_plan(config, policy, methods.objectives)
+    plan = plan or build_plan(config, policy.model, methods.objectives)
     model = policy.model
     model.autocast_dtype = autocast_dtype(config.training, accelerator.device)
     policy = _in_types_to_train(policy, plan)

@@ -69,7 +69,7 @@ def test_the_report_tells_what_an_edit_added(tuned, capsys):
 
 def plan_of(config):
     policy = assemble.build_policy(config, open_dataset(list(config.data.path)))
-    plan = build_plan(config, policy)
+    plan = build_plan(config, policy.model)
     return {a.parameter: a for a in plan.of_phases[0].assignments}
 
 
