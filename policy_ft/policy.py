@@ -19,7 +19,7 @@ from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.models.inputs import ModelInput
 from policy_ft.models.solvers import Euler, SampleRequest
 from policy_ft.models.vla import VLAModel
-from policy_ft.shards import own_part
+from policy_ft.ranks import own_part
 from policy_ft.transforms import ModelShape, Transforms, stacked
 from policy_ft.transforms.checks import nonfinite_numbers
 from policy_ft.transforms.kinds import observation_faults

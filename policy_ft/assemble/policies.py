@@ -26,8 +26,8 @@ from policy_ft.preflight import (
     require_images,
     require_named_robot,
 )
-from policy_ft.tokenization import read_tokenizer, train_tokenizer
 from policy_ft.transforms import ModelShape, Transforms, prompt_text
+from policy_ft.transforms.tokenization import read_tokenizer, train_tokenizer
 
 
 def build_policy(config: RunConfig, episodes: Dataset) -> Policy:

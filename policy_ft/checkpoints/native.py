@@ -30,9 +30,9 @@ from policy_ft.config.resize import ModelResize
 from policy_ft.errors import UserError, describe, raise_faults, read_json
 from policy_ft.models.build import build_model
 from policy_ft.policy import Policy, PublishedRecord
-from policy_ft.tokenization import TOKENIZER_FILE
 from policy_ft.transforms import ModelShape, Transforms
 from policy_ft.transforms.records import FILES, read_record, write_record
+from policy_ft.transforms.tokenization import TOKENIZER_FILE
 
 __all__ = ["load_native", "save_policy", "weight_files", "weights_hash", "write_policy"]
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from policy_ft.errors import UserError, describe, nearest, raise_faults, read_json
-from policy_ft.shards import whole
+from policy_ft.ranks import whole
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_SUFFIX = ".index.json"

@@ -21,7 +21,7 @@ from policy_ft.checkpoints.tensor_files import (
 from policy_ft.config.resize import ModelResize
 from policy_ft.errors import UserError, describe, raise_faults
 from policy_ft.policy import LoadReport
-from policy_ft.shards import own_part, own_rows
+from policy_ft.ranks import own_part, own_rows
 
 PIECE = 2**20
 """Elements that are checked at a time: few enough to stay in the processor's cache."""

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 
-from policy_ft import tokenization
 from policy_ft.checkpoints.image_sizes import resized_config
 from policy_ft.checkpoints.native import load_native
 from policy_ft.checkpoints.stored_model import read_model
@@ -29,9 +28,9 @@ from policy_ft.formats.published import (
     settings_hash,
 )
 from policy_ft.policy import Policy, PublishedRecord
-from policy_ft.tokenization import TOKENIZER_FILE
-from policy_ft.transforms import ModelShape
+from policy_ft.transforms import ModelShape, tokenization
 from policy_ft.transforms.checks import NO_IMAGES
+from policy_ft.transforms.tokenization import TOKENIZER_FILE
 
 
 def load_policy(

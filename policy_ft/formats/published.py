@@ -16,8 +16,8 @@ from policy_ft.config.model import ModelConfig
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.errors import UserError, describe, raise_faults, read_json, validation_faults
 from policy_ft.formats.tensor_names import PublishedFamily, PublishedNames, published_names
-from policy_ft.tokenization import read_tokenizer
 from policy_ft.transforms import ModelShape, Statistics, Transforms
+from policy_ft.transforms.tokenization import read_tokenizer
 
 CONFIG_FILE: Final = "config.json"
 TOKENIZERS: Final[Mapping[PublishedFamily, str]] = {

@@ -80,7 +80,7 @@ class Hook:
         name: names the state in the checkpoint; unique among the hooks of a run.
         replaces_weights: whether `measuring` puts other weights in; checkpoints then hold both.
         works_on_shards: whether it does the same where each process holds a part of every weight
-            (training.shard): true of one that reads none, or each by `policy_ft.shards`.
+            (training.shard): true of one that reads none, or each by `policy_ft.ranks`.
     """
 
     name: str

@@ -18,8 +18,7 @@ from data_tools.storage.files.disk import flush_to_disk
 from policy_ft.checkpoints import tensor_files
 from policy_ft.checkpoints.tensor_files import TensorFiles
 from policy_ft.errors import UserError, describe, read_json
-from policy_ft.ranks import of_first_rank
-from policy_ft.shards import is_sharded, own_part, own_rows
+from policy_ft.ranks import is_sharded, of_first_rank, own_part, own_rows
 
 CHECKSUMS_FILE = "checksums.json"
 Checksums = Mapping[str, Mapping[str, int]]

@@ -18,7 +18,7 @@ from policy_ft.errors import UserError, describe
 from policy_ft.models.batch import Batch
 from policy_ft.models.objective import Objective, Term
 from policy_ft.models.prefix import Prefix
-from policy_ft.shards import whole
+from policy_ft.ranks import whole
 from policy_ft.training.features import FeatureCache
 from policy_ft.transforms import Transforms
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from policy_ft.config.transforms import Prompt
 from policy_ft.errors import describe
-from policy_ft.tokenization import (
+from policy_ft.transforms.tokenization import (
     BOS,
     TOKENIZER_FILE,
     parse_tokenizer,

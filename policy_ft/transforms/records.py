@@ -11,7 +11,7 @@ from policy_ft.config.base import NonNegativeInt, PositiveInt, Settings
 from policy_ft.config.model import ModelConfig
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.errors import UserError, dotted, raise_faults, read_json, validation_faults
-from policy_ft.tokenization import TOKENIZER_FILE
+from policy_ft.transforms.tokenization import TOKENIZER_FILE
 
 Record = TypeVar("Record", bound=BaseModel)
 

@@ -24,7 +24,6 @@ from data_tools.storage.frames.images import resize_center_pad
 from policy_ft.config.transforms import TransformsConfig
 from policy_ft.errors import describe, raise_faults, size_setting
 from policy_ft.models.inputs import ModelInput, trimmed_prompt_length
-from policy_ft.tokenization import TOKENIZER_FILE
 from policy_ft.transforms.checks import (
     action_faults,
     delta_pairs,
@@ -48,6 +47,7 @@ from policy_ft.transforms.records import (
     read_records,
     write_record,
 )
+from policy_ft.transforms.tokenization import TOKENIZER_FILE
 
 Array = npt.NDArray[Any]
 

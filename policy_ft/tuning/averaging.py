@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from policy_ft.shards import is_sharded, own_part
+from policy_ft.ranks import is_sharded, own_part
 
 
 class Ema:

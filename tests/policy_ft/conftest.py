@@ -25,8 +25,8 @@ from policy_ft.models.build import build_model
 from policy_ft.models.inputs import ModelInput
 from policy_ft.models.vla import VLAModel
 from policy_ft.policy import Policy
-from policy_ft.tokenization import train_tokenizer
 from policy_ft.transforms import ModelShape, Transforms
+from policy_ft.transforms.tokenization import train_tokenizer
 
 SIZE = 32
 GOLDENS = Path(__file__).parents[1] / "goldens"

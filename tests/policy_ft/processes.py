@@ -14,7 +14,7 @@ from accelerate import PartialState
 from policy_ft import assemble
 from policy_ft.config.run import RunConfig
 from policy_ft.errors import UserError
-from policy_ft.shards import own_part, own_rows
+from policy_ft.ranks import own_part, own_rows
 from policy_ft.training.hooks import Hook, RunView
 
 PATIENCE_S = 240.0

@@ -9,14 +9,14 @@ from tokenizers import AddedToken, Tokenizer
 
 from data_tools.episode import Observation
 from policy_ft.errors import UserError
-from policy_ft.tokenization import (
+from policy_ft.transforms.prompts import longest_prompt, prompt_ids, prompt_pieces
+from policy_ft.transforms.tokenization import (
     BOS,
     read_tokenizer,
     text_vocabulary_size,
     tokenize,
     train_tokenizer,
 )
-from policy_ft.transforms.prompts import longest_prompt, prompt_ids, prompt_pieces
 
 TEXT = "  Pick_up the\nRED cube "
 STATE = np.array([-1.2, -1.0, -0.9999, 0.0, 0.5, 0.99999, 1.0, 7.0])

@@ -30,7 +30,7 @@ from policy_ft.formats.lerobot.tensor_document import TensorDocument, tensor_doc
 from policy_ft.formats.published import CONFIG_FILE, TOKENIZERS
 from policy_ft.formats.sizes import SIGLIP_HEADS, SMOLVLM_HEADS, gemma_variants
 from policy_ft.formats.tensor_names import PublishedFamily
-from policy_ft.tokenization import BOS, PAD
+from policy_ft.transforms.tokenization import BOS, PAD
 
 Json = dict[str, Any]
 

@@ -47,8 +47,8 @@ from policy_ft.formats.tensor_names import (
     dead_head_shape,
 )
 from policy_ft.policy import Policy
-from policy_ft.tokenization import TOKENIZER_FILE
 from policy_ft.transforms import ModelShape, Transforms
+from policy_ft.transforms.tokenization import TOKENIZER_FILE
 
 DEFAULT_ASSET_ID: Final = "robot"
 """The folder of statistics in openpi's layout of a robot that nobody named."""

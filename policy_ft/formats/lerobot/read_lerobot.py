@@ -40,7 +40,7 @@ from policy_ft.formats.published import (
 from policy_ft.formats.required_tensors import require_size_tensors
 from policy_ft.formats.sizes import Stated, model_config
 from policy_ft.formats.tensor_names import PublishedNames
-from policy_ft.tokenization import TOKENIZER_FILE
+from policy_ft.transforms.tokenization import TOKENIZER_FILE
 
 ADAPTER_FILE: Final = "adapter_model.safetensors"
 TRAIN_CONFIG_FILE: Final = "train_config.json"

@@ -40,8 +40,8 @@ from policy_ft.formats.published import (
 from policy_ft.formats.required_tensors import require_size_tensors
 from policy_ft.formats.sizes import Stated, model_config, stated_variant
 from policy_ft.formats.tensor_names import PublishedNames
-from policy_ft.tokenization import TOKENIZER_FILE
 from policy_ft.transforms import Statistics
+from policy_ft.transforms.tokenization import TOKENIZER_FILE
 
 PARAMS_DIRECTORY: Final = "params"
 STATISTICS_FILE: Final = "norm_stats.json"

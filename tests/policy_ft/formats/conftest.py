@@ -16,7 +16,7 @@ from torch import Tensor
 from data_tools.episode import Observation
 from policy_ft.models.solvers import SampleRequest
 from policy_ft.policy import Policy
-from policy_ft.tokenization import train_tokenizer
+from policy_ft.transforms.tokenization import train_tokenizer
 
 GOLDENS = Path(__file__).parents[2] / "goldens"
 STATE_DIM, ACTION_DIM = 7, 7
