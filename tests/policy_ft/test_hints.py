@@ -33,6 +33,7 @@ KNOWS_ITS_KIND = {
     "policy.{}.action_horizon": "preflight.py chooses by the kind",
     "policy.tokenizer": "both kinds have it",
     "policy.transforms": "state.py compares checkpoints, it names no setting to change",
+    "assemble/memory.py": "only a checkpoint's path may lead nowhere",
     "assemble/policies.py": "what a run began with has a path where it was a checkpoint",
     "config/starting_policy.py": "validators of one kind",
     "config/resize.py": "what is resized is pretrained",

@@ -141,7 +141,7 @@ def test_a_locked_column_carries_no_loss(locked_run):
     transforms = assemble.build_policy(config, episodes).transforms
     windows, _ = training_and_validation(episodes, transforms, config.data, config.seed)
     noise, time = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1)
-    samples = {**stacked([windows[0]]), "noise": noise, "time": time}
+    samples = {**stacked([windows[0]]), "epoch": torch.zeros(1), "noise": noise, "time": time}
     valid = to_device(samples, transforms, torch.device("cpu")).valid
     assert valid[0, 0].tolist() == [[True, False, True, False]] * 4
 
@@ -265,7 +265,8 @@ def test_in_a_mixture_with_own_statistics_each_source_teaches_what_moves_in_it(
     windows, _ = training_and_validation(episodes, transforms, config.data, config.seed)
     taught = {}
     for name, part in zip(names, windows.parts, strict=True):
-        samples = {**stacked([part[0]]), "noise": torch.zeros(1, 1, 4, 4), "time": torch.zeros(1)}
+        drawn = {"epoch": torch.zeros(1), "noise": torch.zeros(1, 1, 4, 4), "time": torch.zeros(1)}
+        samples = {**stacked([part[0]]), **drawn}
         taught[name] = to_device(samples, transforms, torch.device("cpu")).valid[0, 0, 0].tolist()
     assert taught["locked"] == [True, False, True, False]
     assert taught["moving"] == [True, first == "moving", True, False]

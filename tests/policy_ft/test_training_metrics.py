@@ -84,11 +84,13 @@ def test_the_status_shows_where_the_time_went():
 
 def test_the_table_shows_rate_decay_and_state_of_every_group():
     rows = [
-        GroupRow("vision", "vision", "frozen", 4, 1000, 0.0, 0.0, 0),
-        GroupRow("expert", "*", "trained", 6, 2000, 1e-3, 0.1, 3),
+        GroupRow("vision", "vision", "frozen", 4, 1000, (0.0, 0.0), 0.0, 0),
+        GroupRow("language", "language", "trained", 5, 1500, (1e-4, 1e-3), 0.0, 0),
+        GroupRow("expert", "*", "trained", 6, 2000, (1e-3, 1e-3), 0.1, 3),
     ]
     columns = [list(column.cells) for column in groups_table(rows).columns]
     assert list(zip(*columns, strict=True)) == [
         ("vision", "vision", "4", "1,000", "-", "-", "frozen"),
+        ("language", "language", "5", "1,500", "0.0001 to 0.001", "none (0/5)", "trained"),
         ("expert", "*", "6", "2,000", "0.001", "0.1 (3/6)", "trained"),
     ]

@@ -155,7 +155,9 @@ class Dying(dict):
         return super().__getitem__(name)
 
 write = tensor_files._write_file
-tensor_files._write_file = lambda path, names, tensors: write(path, names, Dying(tensors))
+tensor_files._write_file = lambda path, names, tensors, seen: write(
+    path, names, Dying(tensors), seen
+)
 convert.convert(*sys.argv[1:])
 """
 
