@@ -10,7 +10,6 @@ from data_tools.columns import fingerprint_with
 from data_tools.episode import Dataset
 from policy_ft.assemble.methods import Methods, build_methods
 from policy_ft.checkpoints.provenance import INSTRUCTIONS, noted_instructions
-from policy_ft.config.measures import Standstill
 from policy_ft.config.run import RunConfig
 from policy_ft.config.tuning import PhaseConfig
 from policy_ft.data.augmentation import Augmentation
@@ -54,9 +53,7 @@ def build_plan(
 
 
 def _phase(phase: PhaseConfig, config: RunConfig) -> Phase:
-    waits_for = phase.start if isinstance(phase.start, Standstill) else None
-    start = phase.first_step(config.training.steps)
-    return Phase(start, phase.groups, phase.warmup_steps, waits_for)
+    return Phase(phase.first_step(config.training.steps), phase.groups, phase.warmup_steps)
 
 
 def identity_of(

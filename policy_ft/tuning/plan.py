@@ -8,7 +8,6 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from policy_ft.config.measures import Standstill
 from policy_ft.config.optimizer import OptimizerConfig
 from policy_ft.config.tuning import GroupRule
 from policy_ft.errors import UserError
@@ -24,13 +23,11 @@ class Phase:
         start: the first step, counted from 0; 0 for the first phase, None for one that waits.
         rules: in order, first match wins.
         warmup_steps: over which the rates of what begins to learn here rise.
-        waits_for: the measure that decides when a phase without a start begins.
     """
 
     start: int | None
     rules: tuple[GroupRule, ...]
     warmup_steps: int = 0
-    waits_for: Standstill | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from policy_ft.config.measures import Standstill
 from policy_ft.config.optimizer import OptimizerConfig
 from policy_ft.config.tuning import GroupRule
 from policy_ft.errors import UserError
@@ -103,9 +102,8 @@ def test_what_begins_to_learn_in_a_phase_warms_up_and_the_rest_goes_on():
 
 def test_a_phase_that_waits_begins_when_it_is_told_to_and_holds_up_those_behind_it():
     model = TwoTowers()
-    waits = Standstill()
     phases = [Phase(0, frozen("vision", "language"))]
-    phases += [Phase(None, frozen("vision"), 0, waits), Phase(None, (), 0, waits)]
+    phases += [Phase(None, frozen("vision")), Phase(None, ())]
     plan = plan_tuning(model, phases, OPTIMIZER, reached(model))
     assert plan.index_at(100) == 0
     plan.began[1] = 5
