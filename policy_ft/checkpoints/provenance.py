@@ -65,5 +65,5 @@ def old_instructions(provenance: Mapping[str, Any]) -> tuple[str, ...]:
     while parent is not None:
         found |= dict.fromkeys(parent.get(INSTRUCTIONS, ()))
         parent = parent.get("parent")
-    own = provenance.get(INSTRUCTIONS, ())
+    own = set(provenance.get(INSTRUCTIONS, ()))
     return tuple(text for text in found if text not in own)

@@ -96,8 +96,12 @@ def on_base(
             expected = f"those that {BASE_FILE} records"
             raise UserError(describe(stored.where, "other bytes", expected, remedy))
         _require_complete(model, tensors, changes.added, stored.where)
+        kept_float32 = model.float32_names()
         for name, tensor in tensors.items():
-            _put(model, name, tensor.clone(), dtype)
+            own = tensor.clone()
+            if dtype != "stored" and own.is_floating_point():
+                own = own.to(torch.float32 if name in kept_float32 else DTYPES[dtype])
+            _put(model, name, own)
     model.autocast_dtype = parts.autocast_dtype
     kept = (name for name in changes.names.values() if name not in tensors)
     note = f"{len(tensors)} tensors of {directory} on those of {record.path}"
@@ -141,16 +145,11 @@ def _require_complete(
     )
 
 
-def _put(
-    model: VLAModel, name: str, tensor: Tensor, dtype: Literal["float32", "bfloat16", "stored"]
-) -> None:
+def _put(model: VLAModel, name: str, tensor: Tensor) -> None:
     """A tensor of its own in place of the one that is shared."""
     owner, _, last = name.rpartition(".")
     module = model.get_submodule(owner)
     old = getattr(module, last)
-    if dtype != "stored" and tensor.is_floating_point():
-        stays = name in model.float32_names()
-        tensor = tensor.to(torch.float32 if stays else DTYPES[dtype])
     tensor = tensor.to(old.device)
     if isinstance(old, nn.Parameter):
         setattr(module, last, nn.Parameter(tensor, requires_grad=old.requires_grad))

@@ -120,13 +120,13 @@ class LearningWithoutForgetting(Hook, Objective):
         """Rows of the batch that are asked, each with the probability `share`."""
         return [
             row
-            for row, (epoch, sample) in enumerate(_identities(batch))
-            if generator(self._seed, Purpose.LWF, epoch, sample).random() < self._settings.share
+            for row in range(len(batch.sample_id))
+            if self._draws(batch, row).random() < self._settings.share
         ]
 
     def _asked(self, batch: Batch, row: int) -> _Asked:
-        epoch, sample = _identities(batch)[row]
-        draws = generator(self._seed, Purpose.LWF, epoch, sample)
+        epoch, sample = int(batch.epoch[row]), int(batch.sample_id[row])
+        draws = self._draws(batch, row)
         draws.random()  # which chose the row
         # a velocity has another sentence in every epoch; chunks that are kept have a few
         is_kept = self._settings.target == "chunk"
@@ -142,6 +142,11 @@ class LearningWithoutForgetting(Hook, Objective):
             torch.from_numpy(noise),
             1.0 - torch.from_numpy(draws.random(self._settings.draws, dtype=np.float32)),
         )
+
+    def _draws(self, batch: Batch, row: int) -> np.random.Generator:
+        """Everything random about a sample, from the beginning."""
+        epoch, sample = int(batch.epoch[row]), int(batch.sample_id[row])
+        return generator(self._seed, Purpose.LWF, epoch, sample)
 
     def _chunks_of(self, inputs: ModelInput, asked: Sequence[_Asked]) -> Tensor:
         """float32[r, h, a], what the starting policy would do; kept where they are the targets."""
@@ -178,7 +183,7 @@ def old_sentences(settings: LwfConfig, provenance: Mapping[str, Any]) -> tuple[s
             listed = read_lines(Path(path), WHERE)
         case texts:
             listed = texts
-    new = provenance.get(INSTRUCTIONS, ())
+    new = set(provenance.get(INSTRUCTIONS, ()))
     old = tuple(dict.fromkeys(text for text in listed if text not in new))
     if not old:
         found = "none that the data do not say as well" if listed else "none"
@@ -197,8 +202,3 @@ def require_old_sentences(settings: LwfConfig, policy: Policy) -> None:
         for text in old_sentences(settings, policy.provenance)
         for fault in policy.transforms.prompt_faults(text, WHERE)
     )
-
-
-def _identities(batch: Batch) -> list[tuple[int, int]]:
-    """(epoch, sample id) of each row."""
-    return list(zip(batch.epoch.tolist(), batch.sample_id.tolist(), strict=True))
