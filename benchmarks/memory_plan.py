@@ -27,7 +27,7 @@ from policy_ft.models.vla import VLAModel
 from policy_ft.objectives.flow import Flow
 from policy_ft.training.optimizer import build_optimizer
 from policy_ft.tuning.averaging import Ema
-from policy_ft.tuning.memory import StepShape, example_batch, plan_memory
+from policy_ft.tuning.memory import StepShape, example_batch, plan_memory, step_loss
 from policy_ft.tuning.plan import Phase, TuningPlan, plan_tuning
 
 FROZEN = tuple(GroupRule(pattern=name, frozen=True) for name in ("vision", "projector", "language"))
@@ -94,11 +94,7 @@ def allocated(config: ModelConfig, plan_of: Any, shape: StepShape, micro_batch: 
 
     def step() -> None:
         batch = example_batch(config, micro_batch, shape.noise_draws)
-        dtype = shape.autocast_dtype
-        with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-            terms = model(batch, shape.objectives)
-        sum(term.values.float().sum() for term in terms.values()).backward()
-        del terms
+        step_loss(model, shape, batch).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         average.update()

@@ -71,7 +71,6 @@ def facts_of(
         samples_per_second: for the duration.
     """
     found = run.plan
-    activations = max(found.working - found.gradients, 0)
     facts: dict[str, Any] = {
         "parameters": found.parameters,
         "trainable": found.trainable,
@@ -81,7 +80,7 @@ def facts_of(
         "optimizer_gb": found.optimizer / GB,
         "ema_gb": found.average / GB,
         "start_gb": found.start / GB,
-        "activations_gb": activations / GB,
+        "activations_gb": found.beside_gradients / GB,
         "activations_by_part_gb": {part: n / GB for part, n in found.activations.items()},
         "peak_gb": found.peak / GB,
         "max_micro_batch": None if budget_gb is None else run.largest_micro_batch(budget_gb),
@@ -97,9 +96,7 @@ def cheaper(run: RunMemory, budget_gb: float) -> Iterator[tuple[dict[str, Any], 
     for change in _changes(run):
         changed = RunConfig.model_validate(_merged(run.config.model_dump(), change))
         edits = tuple(change.get("policy", {}).get("edits", ()))
-        sizes = run.sizes.model_validate(
-            {**run.sizes.model_dump(), "edits": [*run.sizes.model_dump().get("edits", ()), *edits]}
-        )
+        sizes = run.sizes.model_copy(update={"edits": (*run.sizes.edits, *edits)})
         other = RunMemory(changed, sizes, run.notes, run.num_processes, run.on_cpu)
         if other.plan.peak <= budget_gb * GB:
             yield change, other.plan.peak
@@ -157,7 +154,7 @@ def _print(run: RunMemory, facts: Mapping[str, Any]) -> None:
         "average": (found.average, "tuning.ema"),
         "start": (found.start, "weights of the beginning, for an objective"),
         "activations": (
-            max(found.working - found.gradients, 0),
+            found.beside_gradients,
             f"at the peak, for a micro-batch of {found.micro_batch}",
         ),
     }

@@ -58,9 +58,10 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def of_parts(self) -> Counter[str]:
         """Part -> bytes alive that were made in it."""
-        return Counter(
-            {part: sum(n for _, p, n in self._alive.values() if p == part) for part in PARTS}
-        )
+        found = Counter(dict.fromkeys(PARTS, 0))
+        for _, part, num_bytes in self._alive.values():
+            found[part] += num_bytes
+        return found
 
     def _count(self, tensor: Tensor) -> None:
         storage = _storage(tensor)
@@ -110,6 +111,11 @@ class MemoryPlan:
     working: int
     activations: dict[str, int]
     micro_batch: int
+
+    @property
+    def beside_gradients(self) -> int:
+        """Bytes of `working` that are no gradients: mostly activations."""
+        return max(self.working - self.gradients, 0)
 
     @property
     def standing(self) -> int:
@@ -243,18 +249,22 @@ def _step(
     live = LiveBytes((*model.parameters(), *model.buffers()))
     with live, _told_parts(model, live):
         batch = make_batch()
-        dtype = shape.autocast_dtype
-        with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-            terms = model(batch, shape.objectives)
-        losses = [term.values.float().sum() * term.weight for term in terms.values()]
+        loss = step_loss(model, shape, batch)
         parts = live.of_parts()
-        del terms
-        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
     for parameter in model.parameters():
         parameter.grad = None
     # gradients of an earlier micro-batch are there from the beginning, and none is made anew
     working = live.peak + gradients if shape.accumulates else max(live.peak, gradients)
     return working, dict(parts)
+
+
+def step_loss(model: VLAModel, shape: StepShape, batch: Batch) -> Tensor:
+    """The loss of a micro-batch on a CPU, whose backward pass frees what the forward pass kept."""
+    dtype = shape.autocast_dtype
+    with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+        terms = model(batch, shape.objectives)
+    return torch.stack([term.values.float().sum() * term.weight for term in terms.values()]).sum()
 
 
 def example_batch(config: ModelConfig, num_samples: int, noise_draws: int) -> Batch:
@@ -283,8 +293,9 @@ def example_batch(config: ModelConfig, num_samples: int, noise_draws: int) -> Ba
 @contextmanager
 def _told_parts(model: VLAModel, live: LiveBytes) -> Iterator[None]:
     """Inside, `live.part` is the part whose block runs."""
+    vision = model.backbone.vision
     blocks: list[tuple[str, nn.Module]] = [
-        *(("vision", module) for module in _blocks(model.backbone.vision)),
+        *(("vision", module) for module in (() if vision is None else vision.blocks)),
         *(("language", module) for module in model.backbone.language.layers),
         *(("expert", module) for module in model.expert.layers),
     ]
@@ -301,8 +312,3 @@ def _told_parts(model: VLAModel, live: LiveBytes) -> Iterator[None]:
     yield
     for handle in handles:
         handle.remove()
-
-
-def _blocks(tower: nn.Module | None) -> Sequence[nn.Module]:
-    blocks = getattr(tower, "blocks", ())
-    return list(blocks)

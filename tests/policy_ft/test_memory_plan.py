@@ -25,6 +25,7 @@ from policy_ft.tuning.memory import (
     example_batch,
     largest_micro_batch,
     plan_memory,
+    step_loss,
 )
 from policy_ft.tuning.plan import Phase, plan_tuning
 from tests.policy_ft.conftest import small_model_config
@@ -49,12 +50,7 @@ def measured(config, rules, shape: StepShape, micro_batch: int) -> int:
     live = LiveBytes((*model.parameters(), *model.buffers()))
     with live:
         batch = example_batch(config, micro_batch, shape.noise_draws)
-        dtype = shape.autocast_dtype
-        with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-            terms = model(batch, shape.objectives)
-        losses = [term.values.float().sum() * term.weight for term in terms.values()]
-        del terms
-        torch.stack(losses).sum().backward()
+        step_loss(model, shape, batch).backward()
     return live.peak
 
 
