@@ -125,9 +125,13 @@ _KINDS = {
 
 def _kind(place: object) -> str | None:
     """Which of the places this is, by the key that only it has; None for none and for two."""
+    return _tag(place, _KINDS)
+
+
+def _tag(place: object, kinds: Mapping[str, type]) -> str | None:
     given = [
         key
-        for key, kind in _KINDS.items()
+        for key, kind in kinds.items()
         if isinstance(place, kind) or (isinstance(place, dict) and key in place)
     ]
     return f"<{given[0]}>" if len(given) == 1 else None
@@ -172,12 +176,7 @@ def _column_kind(place: object) -> str | None:
         return "<rows>"
     if isinstance(place, int | float) and not isinstance(place, bool):
         return "<number>"
-    given = [
-        key
-        for key, kind in _COLUMN_KINDS.items()
-        if isinstance(place, kind) or (isinstance(place, dict) and key in place)
-    ]
-    return f"<{given[0]}>" if len(given) == 1 else None
+    return _tag(place, _COLUMN_KINDS)
 
 
 ColumnPlace = Annotated[
