@@ -22,10 +22,9 @@ def shard(model: VLAModel, accelerator: Accelerator) -> None:
     """Leaves each process its rows of every parameter, on its device; changes the model in place.
 
     A block's parameters are whole while it computes, forward and backward, and what belongs to no
-    block while any does. Quantized weights, single numbers and
-    buffers stay whole everywhere. The parameters are
-    new objects afterwards: optimizer and hooks are made of these. Source: Zhao et al. 2023
-    (PyTorch FSDP), in torch's second form.
+    block while any does. Quantized weights, single numbers and buffers stay whole everywhere. The
+    parameters are new objects afterwards: optimizer and hooks are made of these. Source: Zhao et
+    al. 2023 (PyTorch FSDP), in torch's second form.
     """
     # no block's output is changed in place, which alone would matter
     warnings.filterwarnings("ignore", r"FSDP2-wrapped module .* returned a view tensor")

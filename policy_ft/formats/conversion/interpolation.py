@@ -95,7 +95,7 @@ def _unmatched(contents: Contents, alphas: Mapping[str, float] | None) -> list[s
             f"Correct it. {nearest(pattern, sorted({*tops, *leaf_of.values()}))}".strip(),
         )
         for pattern in alphas or {}
-        if not any(_names(pattern, leaf, name) for name, leaf in leaf_of.items())
+        if not any(matches(pattern, leaf, name) for name, leaf in leaf_of.items())
     ]
 
 
@@ -105,9 +105,10 @@ def _between(parts: Sequence[Contents], alphas: Mapping[str, float] | None) -> C
     def shares(name: str) -> tuple[float, ...]:
         if alphas is None:
             return (1.0 / len(parts),) * len(parts)
-        hits = (a for pattern, a in alphas.items() if _names(pattern, leaf_of.get(name, ""), name))
-        alpha = next(hits, 0.5)
-        return (1.0 - alpha, alpha)
+        leaf = leaf_of.get(name, "")
+        hits = (alpha for pattern, alpha in alphas.items() if matches(pattern, leaf, name))
+        share = next(hits, 0.5)
+        return (1.0 - share, share)
 
     tensors = LazyTensors(
         {name: partial(_sum, parts, name, shares(name)) for name in parts[0].tensors}
@@ -155,7 +156,3 @@ def _sum(parts: Sequence[Contents], name: str, shares: Sequence[float]) -> Tenso
 def _leaves(contents: Contents) -> dict[str, str]:
     """Parameter -> its leaf group."""
     return {name: leaf for leaf, names in contents.model.groups().items() for name in names}
-
-
-def _names(pattern: str, leaf: str, name: str) -> bool:
-    return pattern == EVERYTHING or matches(pattern, leaf, name)
