@@ -1,12 +1,7 @@
 """pi0 in its own size and in others: what the benchmarks build."""
 
-from policy_ft.config.model import (
-    ConnectorConfig,
-    DecoderConfig,
-    ExpertConfig,
-    ModelConfig,
-    SiglipVisionConfig,
-)
+from policy_ft.config.model import ModelConfig
+from policy_ft.formats.full_sizes import FULL_SIZES
 
 NUM_CAMERAS = 3
 
@@ -28,34 +23,20 @@ def pi0_config(
         vocabulary: number of tokens.
         image_size: rows and columns of an image.
     """
-    return ModelConfig(
-        image_height=image_size,
-        image_width=image_size,
-        num_cameras=NUM_CAMERAS,
-        max_prompt_tokens=48,
-        state_dim=32,
-        action_dim=32,
-        action_horizon=50,
-        vision=SiglipVisionConfig(
-            kind="siglip",
-            patch_size=14,
-            width=vision[0],
-            depth=vision[1],
-            num_heads=vision[2],
-            mlp_width=vision[3],
-        ),
-        connector=ConnectorConfig(slot_positions=False),
-        language=DecoderConfig(
-            family="gemma",
-            vocab_size=vocabulary,
-            width=language[0],
-            depth=language[1],
-            mlp_width=language[3],
-            num_heads=8,
-            num_kv_heads=1,
-            head_dim=language[2],
-        ),
-        expert=ExpertConfig(
-            width=expert[0], mlp_width=expert[1], time="concat", state_token="suffix"
-        ),
+    own = FULL_SIZES["pi0"]
+    names = ("width", "depth", "num_heads", "mlp_width")
+    tower = own.vision.model_copy(update=dict(zip(names, vision, strict=True)))
+    names = ("width", "depth", "head_dim", "mlp_width")
+    decoder = own.language.model_copy(
+        update={**dict(zip(names, language, strict=True)), "vocab_size": vocabulary}
+    )
+    return own.model_copy(
+        update={
+            "image_height": image_size,
+            "image_width": image_size,
+            "num_cameras": NUM_CAMERAS,
+            "vision": tower,
+            "language": decoder,
+            "expert": own.expert.model_copy(update={"width": expert[0], "mlp_width": expert[1]}),
+        }
     )
