@@ -22,7 +22,7 @@ from policy_ft.data.opening import in_one_convention, open_data
 from policy_ft.data.sources import limited, training_and_validation
 from policy_ft.formats.load import load_policy
 from policy_ft.models.solvers import Euler
-from policy_ft.training.hooks import Hook
+from tests.policy_ft.test_methods import Stop
 
 TASKS = ("lift the blue cylinder", "push the red block")
 
@@ -240,20 +240,6 @@ def test_a_run_on_a_lerobot_folder_alone_is_a_run_on_its_episodes(run_config, tm
     write_lerobot(tmp_path / "lerobot", recorded.conventions, episodes, options)
     there = run_config(data={"path": str(tmp_path / "lerobot")})
     assert final_weights(assemble.train(there)) == final_weights(assemble.train(config))
-
-
-class Stop(Hook):
-    """A hook that stops the run after a step."""
-
-    name = "stop"
-
-    def __init__(self, after=None):
-        self._after = after
-
-    def after_step(self, train_step):
-        if train_step == self._after:
-            raise KeyboardInterrupt
-        return {}
 
     def state_dict(self):
         return {"nothing": torch.zeros(1)}

@@ -13,6 +13,7 @@ from policy_ft import assemble
 from policy_ft.checkpoints.weights import weights_hash
 from policy_ft.errors import UserError
 from policy_ft.training.hooks import Hook, RunView
+from tests.policy_ft.test_methods import Stop
 
 
 class Recorder(Hook):
@@ -187,17 +188,6 @@ def test_a_run_in_memory_leaves_no_file_and_the_same_weights(run_config, tmp_pat
 def test_unfreezing_in_phases_moves_each_part_in_its_time_and_resumes_to_the_bit(
     run_config, tmp_path
 ):
-    class Kill(Hook):
-        name = "kill"
-
-        def __init__(self, after: int | None = None) -> None:
-            self.after = after
-
-        def after_step(self, train_step: int) -> Mapping[str, float]:
-            if train_step == self.after:
-                raise KeyboardInterrupt
-            return {}
-
     def config_of(name: str):
         return run_config(
             output_dir=str(tmp_path / name),
@@ -215,7 +205,7 @@ def test_unfreezing_in_phases_moves_each_part_in_its_time_and_resumes_to_the_bit
             },
         )
 
-    whole = assemble.train(config_of("whole"), methods=[Kill()])
+    whole = assemble.train(config_of("whole"), methods=[Stop()])
     weights = {
         step: load_file(whole.last_checkpoint.parent / f"step_{step:08d}" / "model.safetensors")
         for step in (2, 4, 6)
@@ -233,8 +223,8 @@ def test_unfreezing_in_phases_moves_each_part_in_its_time_and_resumes_to_the_bit
     assert "vision" in moved(4, 6)
     for after in (3, 5):
         with pytest.raises(KeyboardInterrupt):
-            assemble.train(config_of("parts"), methods=[Kill(after)], resume=after > 3)
-    parts = assemble.train(config_of("parts"), methods=[Kill()], resume=True)
+            assemble.train(config_of("parts"), methods=[Stop(after)], resume=after > 3)
+    parts = assemble.train(config_of("parts"), methods=[Stop()], resume=True)
     assert weights_hash(load_file(parts.last_checkpoint / "model.safetensors")) == weights_hash(
         weights[6]
     )
